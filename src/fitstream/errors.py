@@ -1,0 +1,93 @@
+"""Every error that fitstream raises about input, arguments or data.
+
+    FitstreamError
+    ├── PlanError (ValueError)       the description or the budget cannot work; nothing was started
+    ├── SourceError                  a folder, table or array that cannot be read; file, line, column
+    ├── SampleError                  one sample failed; its index, path, stage and the user's own line
+    ├── Stalled (TimeoutError)       one side waited too long; says which side, how long, what to raise
+    └── LoaderClosed                 an iterator or loader was used after it ended
+
+A message says what failed, with which numbers, why, and what to do. Python's own TypeError is kept for calls that
+don't match a signature. Messages never hold credentials.
+"""
+
+from __future__ import annotations
+
+__all__ = ["FitstreamError", "LoaderClosed", "PlanError", "SampleError", "SourceError", "Stalled"]
+
+
+class FitstreamError(Exception):
+    """Root of all errors of fitstream."""
+
+
+class PlanError(FitstreamError, ValueError):
+    """The description or the budget cannot work. Raised before anything starts."""
+
+
+class SourceError(FitstreamError):
+    """Input that cannot be listed or read as a whole: a folder, a table, an array.
+
+    Attributes:
+        file: The file at fault, or None.
+        line: Its line, counted from 1, or None.
+        column: Its column name or number, or None.
+    """
+
+    def __init__(
+        self, message: str, *, file: str | None = None, line: int | None = None, column: str | int | None = None
+    ) -> None:
+        place = ""
+        if file is not None:
+            place = f"{file}"
+            if line is not None:
+                place += f", line {line}"
+            if column is not None:
+                place += f", column {column!r}"
+            place += ": "
+        super().__init__(place + message)
+        self.file = file
+        self.line = line
+        self.column = column
+
+
+class SampleError(FitstreamError):
+    """One sample could not be read, decoded, transformed or placed in its batch.
+
+    Attributes:
+        index: The sample's index in its source, from 0, or None where a source has no indices.
+        path: The file that holds it, or None.
+        stage: What was being done: "read", "decode", "map(<function>)", "batch".
+        user_line: "file:line in function" of the innermost frame of the user's own code, or None.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        index: int | None = None,
+        path: str | None = None,
+        stage: str | None = None,
+        user_line: str | None = None,
+    ) -> None:
+        what = "A sample" if index is None else f"Sample {index}"
+        if path is not None:
+            what += f" ({path})"
+        if stage is not None:
+            what += f" failed in {stage}"
+        message = f"{what}: {reason}"
+        if user_line is not None:
+            message += f"\n  at {user_line}"
+        super().__init__(message)
+        self.reason = reason
+        self.index = index
+        self.path = path
+        self.stage = stage
+        self.user_line = user_line
+
+
+class Stalled(FitstreamError, TimeoutError):
+    """One side of the pipeline waited longer than its deadline for the other."""
+
+
+class LoaderClosed(FitstreamError):
+    """A loader was used after `close()`, or an iterator after a newer one replaced it."""

@@ -1,0 +1,105 @@
+"""The two kinds of source: random access, and sequential.
+
+A source describes; it holds no open file. A random-access source is opened once in each lane (`open`), and what comes
+back, a `Reader`, belongs to that lane alone. A sequential source is run by one thread (`start`), one pass at a time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fitstream.sampling import Indices
+from fitstream.scratch import Arena
+
+__all__ = ["Reader", "Sequential", "Source"]
+
+
+class Reader(ABC):
+    """A source opened by one lane."""
+
+    @abstractmethod
+    def read(self, index: int, arena: Arena) -> Any:
+        """Read one sample.
+
+        Args:
+            index: From 0, below the source's length.
+            arena: Scratch. What is returned may live in it and is used before the arena is reset.
+        Returns:
+            A sample: a tree of arrays. A leaf that is a `memoryview` is an encoded file, to be decoded by the next stage.
+        """
+
+    def gather(self, indices: Indices, out: Sequence[npt.NDArray[Any]]) -> bool:
+        """Read many samples straight into rows of a batch, where the source can do that in one call.
+
+        Args:
+            indices: `(rows,)`.
+            out: One array `(rows, ...)` a leaf, in the order of the sample's structure.
+        Returns:
+            False if this source has no such way; then `read` is called for each.
+        """
+        return False
+
+    def close(self) -> None:
+        """Close what was opened. Called once, in the lane."""
+
+
+class Source(ABC):
+    """Samples with a length, readable in any order."""
+
+    #: Class names in label order, or None where the labels aren't classes.
+    class_names: list[str] | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def open(self) -> Reader:
+        """Open for one lane."""
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes that the source's own index (paths, offsets, labels) holds in memory."""
+        return 0
+
+    def path(self, index: int) -> str | None:
+        """The file that holds a sample, for errors."""
+        return None
+
+    def labels(self) -> npt.NDArray[np.generic] | None:
+        """Labels of all samples `(length, ...)`, where they are known without reading samples."""
+        return None
+
+    @abstractmethod
+    def __repr__(self) -> str:
+        """One line for people: the kind, where, how many."""
+
+
+class Sequential(ABC):
+    """Samples that come one after another: a generator. Run by one thread of the main process, never copied."""
+
+    class_names: list[str] | None = None
+
+    @property
+    @abstractmethod
+    def length(self) -> int | None:
+        """Samples of a pass, where the user told."""
+
+    @abstractmethod
+    def first(self) -> Any:
+        """Read the first sample of the first pass. It is kept, and delivered when that pass starts."""
+
+    @abstractmethod
+    def start(self, owner: object) -> Iterator[Any]:
+        """Start the next pass.
+
+        Args:
+            owner: The loader's identity; a source that can run only once serves only one.
+        """
+
+    @abstractmethod
+    def __repr__(self) -> str: ...

@@ -1,0 +1,199 @@
+"""Shapes, dtypes and bytes of samples and batches, and text such as "512 MB".
+
+A sample is a tree: an array, or a tuple or dict of trees. A `Structure` is the shape of such a tree without its leaves;
+it takes samples apart into a flat list of leaves and puts them together again, so that all else deals with flat lists.
+A list is not a branch: it is read as an array, as NumPy does.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from fitstream.errors import PlanError
+
+__all__ = [
+    "ALIGNMENT",
+    "ArraySpec",
+    "Structure",
+    "aligned",
+    "array_spec",
+    "format_bytes",
+    "parse_bytes",
+]
+
+#: JAX and TensorFlow take arrays without a copy when they start at a multiple of this many bytes.
+ALIGNMENT = 64
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+
+
+def aligned(count_bytes: int) -> int:
+    """Round up to the next multiple of `ALIGNMENT` bytes."""
+    return -(-count_bytes // ALIGNMENT) * ALIGNMENT
+
+
+def parse_bytes(value: int | str, name: str = "memory") -> int:
+    """Read a number of bytes.
+
+    Args:
+        value: Bytes, or text such as "512 MB" (10**6 each) or "1.5 GiB" (2**30 each).
+        name: The argument's name, for the error.
+    Raises:
+        PlanError: If the text is not a positive size.
+    """
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", value)
+        unit = _UNITS.get(match[2].lower()) if match else None
+        if match is None or unit is None:
+            raise PlanError(f'{name}={value!r} is not a size. Use bytes, or text such as "512 MB" or "1.5 GiB".')
+        count = int(float(match[1]) * unit)
+    elif isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise PlanError(f'{name}={value!r} is not a size. Use bytes as an int, or text such as "512 MB".')
+    else:
+        count = int(value)
+    if count <= 0:
+        raise PlanError(f"{name}={value!r} must be more than 0 bytes.")
+    return count
+
+
+def format_bytes(count: int | float) -> str:
+    """Write a number of bytes for people, in decimal units: "999 B", "1.50 kB", "45.4 MB"."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 999.5:
+            break
+        size /= 1000
+    else:
+        unit = "TB"
+    if unit == "B" or abs(size) >= 100:
+        return f"{size:.0f} {unit}"
+    return f"{size:.3g} {unit}"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """Shape and dtype of one leaf.
+
+    Attributes:
+        shape: Lengths of the axes; the first one of a batch's leaf is None where batches vary.
+        dtype: NumPy dtype.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one array; an unknown axis counts as 1."""
+        return math.prod(1 if length is None else length for length in self.shape) * self.dtype.itemsize
+
+    def batched(self, size: int | None) -> ArraySpec:
+        """The spec of a batch of `size` such arrays."""
+        return ArraySpec((size, *self.shape), self.dtype)
+
+    def __repr__(self) -> str:
+        return f"{self.dtype.name}({', '.join('?' if n is None else str(n) for n in self.shape)})"
+
+
+def array_spec(leaf: Any) -> ArraySpec:
+    """The spec of something that NumPy can read as numbers.
+
+    Raises:
+        TypeError: If it is text, an object or ragged: such things have no fixed size.
+    """
+    try:
+        array = np.asarray(leaf)
+    except ValueError as error:
+        raise TypeError(f"is ragged: {error}") from None
+    if array.dtype.kind not in "biufc":
+        what = "None" if leaf is None else f"a {type(leaf).__name__} of dtype {array.dtype}"
+        raise TypeError(f"is {what}; samples must be numbers of a fixed size")
+    return ArraySpec(array.shape, array.dtype)
+
+
+@final
+class Structure:
+    """The shape of a sample's tree: nested tuples and dicts, leaves left out.
+
+    Args:
+        sample: Any sample that has this structure.
+    """
+
+    __slots__ = ("_tree", "leaf_count", "names")
+
+    def __init__(self, sample: Any) -> None:
+        self.names: list[str] = []
+        self._tree = self._describe(sample, "")
+        self.leaf_count = len(self.names)
+
+    def _describe(self, node: Any, name: str) -> Any:
+        if isinstance(node, tuple):
+            return tuple(self._describe(child, f"{name}[{i}]") for i, child in enumerate(node))
+        if isinstance(node, dict):
+            return {key: self._describe(child, f"{name}[{key!r}]") for key, child in node.items()}
+        self.names.append(name)
+        return None
+
+    def flatten(self, sample: Any) -> list[Any]:
+        """Take a sample apart into leaves, in the order of `names`.
+
+        Raises:
+            TypeError: If the sample has another structure; says where.
+        """
+        leaves: list[Any] = []
+        self._flatten(self._tree, sample, "", leaves)
+        return leaves
+
+    def _flatten(self, tree: Any, node: Any, name: str, leaves: list[Any]) -> None:
+        if tree is None:
+            if isinstance(node, (tuple, dict)):
+                raise TypeError(f"the sample{name} is a {type(node).__name__}, but an array in the first sample")
+            leaves.append(node)
+        elif isinstance(tree, tuple):
+            if not isinstance(node, tuple) or len(node) != len(tree):
+                raise TypeError(f"the sample{name} is {_brief(node)}, but a tuple of {len(tree)} in the first sample")
+            for i, child in enumerate(tree):
+                self._flatten(child, node[i], f"{name}[{i}]", leaves)
+        else:
+            if not isinstance(node, dict) or node.keys() != tree.keys():
+                raise TypeError(f"the sample{name} is {_brief(node)}, but {_brief(tree)} in the first sample")
+            for key, child in tree.items():
+                self._flatten(child, node[key], f"{name}[{key!r}]", leaves)
+
+    def build(self, leaves: Sequence[Any]) -> Any:
+        """Put leaves together into a tree; the reverse of `flatten`."""
+        rest = iter(leaves)
+        return self._build(self._tree, lambda: next(rest))
+
+    def _build(self, tree: Any, take: Callable[[], Any]) -> Any:
+        if tree is None:
+            return take()
+        if isinstance(tree, tuple):
+            return tuple(self._build(child, take) for child in tree)
+        return {key: self._build(child, take) for key, child in tree.items()}
+
+
+def _brief(node: Any) -> str:
+    if isinstance(node, tuple):
+        return f"a tuple of {len(node)}"
+    if isinstance(node, dict):
+        return f"a dict with the keys {sorted(map(str, node))}"
+    return f"a {type(node).__name__}"

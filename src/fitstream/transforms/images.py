@@ -1,0 +1,58 @@
+"""How a picture becomes an array: the options, checked when they are made.
+
+The decoding itself is in `decode`, which loads the codecs; this module loads nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from fitstream.errors import PlanError
+
+__all__ = ["ImageOptions", "Interpolation", "Resize"]
+
+Resize: TypeAlias = Literal["stretch", "crop", "pad"]
+Interpolation: TypeAlias = Literal["bilinear", "area", "nearest", "cubic", "lanczos"]
+
+_RESIZES = ("stretch", "crop", "pad")
+_INTERPOLATIONS = ("bilinear", "area", "nearest", "cubic", "lanczos")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """Options of image decoding.
+
+    Attributes:
+        size: `(height, width)` in pixels, or None to keep each picture's own.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+        resize: "stretch" to the size, "crop" the centre after scaling the picture to cover it, or "pad" with black after
+            scaling the picture to fit inside.
+        interpolation: "bilinear" | "area" | "nearest" | "cubic" | "lanczos".
+        dtype: "uint8" (0 to 255) or "float32" (0 to 1).
+        max_pixels: A picture that declares more is refused before it is decoded.
+    """
+
+    size: tuple[int, int] | None = None
+    channels: int = 3
+    resize: Resize = "stretch"
+    interpolation: Interpolation = "bilinear"
+    dtype: str = "uint8"
+    max_pixels: int = 89_478_485
+
+    def __post_init__(self) -> None:
+        _choice("channels", self.channels, (1, 3, 4))
+        _choice("resize", self.resize, _RESIZES)
+        _choice("interpolation", self.interpolation, _INTERPOLATIONS)
+        _choice("dtype", self.dtype, ("uint8", "float32"))
+        if self.size is not None and not (
+            len(self.size) == 2 and all(isinstance(side, int) and 0 < side < 2**15 for side in self.size)
+        ):
+            raise PlanError(f"image_size={self.size!r} must be (height, width) in pixels, or one int for both.")
+        if self.max_pixels <= 0:
+            raise PlanError(f"max_pixels={self.max_pixels!r} must be positive.")
+
+
+def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        raise PlanError(f"{name}={value!r} must be one of {', '.join(map(repr, allowed))}.")
