@@ -1,7 +1,7 @@
 """What is done to a source's samples, as data: frozen descriptions that the plan and the engine interpret.
 
-`Take`, `Split`, `Shard` and `Shuffle` choose and order samples; `Decode` and `Map` change them; `Batch` joins them.
-A `Shard` after `Batch` divides each global batch.
+`Take`, `Split`, `Shard` and `Shuffle` (from `sampling`) choose and order samples; `Decode` and `Map` change them;
+`Batch` joins them. A `Shard` after `Batch` divides each global batch.
 """
 
 from __future__ import annotations
@@ -9,53 +9,27 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, final
 
+from fitstream.sampling import Selection
 from fitstream.transforms.images import ImageOptions
 
-__all__ = ["Batch", "Decode", "Last", "Map", "Operation", "Shard", "Shuffle", "Split", "Take"]
+__all__ = ["Batch", "Decode", "Last", "Map", "Operation"]
 
 Last: TypeAlias = Literal["keep", "drop", "pad", "wrap"]
 
 
-@dataclass(frozen=True, slots=True)
-class Take:
-    """The first `count` samples."""
-
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """`count` samples from place `first` on of a permutation keyed by `seed`."""
-
-    first: int
-    count: int
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Rank `index` of `count`."""
-
-    index: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Shuffle:
-    """Another order each pass, keyed by `seed`."""
-
-    seed: int
-
-
+@final
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Decode the encoded image in the sample's first part (or the sample itself)."""
+    """Decode the encoded image that is the sample, or its first part."""
 
     options: ImageOptions
 
+    name = "decode"
 
+
+@final
 @dataclass(frozen=True, slots=True)
 class Map:
     """Call a function of the user's for each sample: `fn(*parts)` for a tuple, `fn(sample)` otherwise."""
@@ -65,6 +39,7 @@ class Map:
 
     @staticmethod
     def of(fn: Callable[..., Any]) -> Map:
+        """Describe a function; one whose signature names `rng` gets a seeded generator of its own for each sample."""
         try:
             takes_rng = "rng" in inspect.signature(fn).parameters
         except (TypeError, ValueError):
@@ -76,6 +51,7 @@ class Map:
         return f"map({getattr(self.fn, '__qualname__', None) or type(self.fn).__name__})"
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Join `size` samples; `last` says what becomes of a smaller rest; `mask` adds a part that tells padding apart."""
@@ -85,4 +61,4 @@ class Batch:
     mask: bool
 
 
-Operation: TypeAlias = Take | Split | Shard | Shuffle | Decode | Map | Batch
+Operation: TypeAlias = Selection | Decode | Map | Batch

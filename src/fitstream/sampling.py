@@ -18,11 +18,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MAX_COUNT", "Indices", "Permutation", "sample_rng"]
+__all__ = [
+    "MAX_COUNT",
+    "Indices",
+    "Order",
+    "Permutation",
+    "Selection",
+    "Shard",
+    "Shuffle",
+    "Split",
+    "Take",
+    "sample_rng",
+]
 
 Indices = npt.NDArray[np.int64]
 
@@ -50,6 +63,7 @@ def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
+@final
 class Permutation:
     """A bijection of `range(count)` chosen by its keys, computed on demand.
 
@@ -99,6 +113,97 @@ class Permutation:
         for key in self._keys:
             left, right = right, left ^ (_mix(right ^ key) & self._half_mask)
         return (left << shift) | right
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Take:
+    """The first `count` samples."""
+
+    count: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Split:
+    """`count` samples from place `first` on of a permutation keyed by `seed`."""
+
+    first: int
+    count: int
+    seed: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Rank `index` of `count`: every `count`-th sample from the `index`-th on; after a batch, its `index`-th part."""
+
+    index: int
+    count: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """Another order each pass, keyed by `seed`."""
+
+    seed: int
+
+
+Selection: TypeAlias = Take | Split | Shard | Shuffle
+
+
+@final
+class Order:
+    """Which source index stands at which position of a pass.
+
+    Args:
+        count: Samples in the source.
+        selections: What chooses and orders them, first to last.
+    """
+
+    __slots__ = ("_cache", "_counts", "count", "selections")
+
+    def __init__(self, count: int, selections: Sequence[Selection] = ()) -> None:
+        self.selections = tuple(selections)
+        self._counts: list[int] = []
+        for selection in self.selections:
+            self._counts.append(count)
+            match selection:
+                case Take(wanted):
+                    count = min(count, wanted)
+                case Split(_, wanted, _):
+                    count = wanted
+                case Shard(index, ranks):
+                    count = max(0, -(-(count - index) // ranks))
+                case Shuffle():
+                    pass
+        self.count = count
+        self._cache: dict[tuple[int, int], Permutation] = {}
+
+    def indices(self, pass_index: int, positions: npt.ArrayLike) -> Indices:
+        """Source indices `(positions,)` int64 of positions in `range(count)` of a pass."""
+        where = np.asarray(positions, dtype=np.int64)
+        for place in range(len(self.selections) - 1, -1, -1):
+            match self.selections[place]:
+                case Take():
+                    pass
+                case Split(first, _, seed):
+                    where = self._permutation(place, 0, seed, "split")(where + first)
+                case Shard(index, ranks):
+                    where = where * ranks + index
+                case Shuffle(seed):
+                    where = self._permutation(place, pass_index, seed, "shuffle")(where)
+        return where
+
+    def _permutation(self, place: int, pass_index: int, seed: int, purpose: str) -> Permutation:
+        found = self._cache.get((place, pass_index))
+        if found is None:
+            if len(self._cache) >= 64:
+                self._cache.clear()
+            found = Permutation(self._counts[place], (purpose, seed, pass_index))
+            self._cache[place, pass_index] = found
+        return found
 
 
 def sample_rng(seed: int, place: int, pass_index: int, index: int, occurrence: int = 0) -> np.random.Generator:

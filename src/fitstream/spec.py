@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
+import numpy.typing as npt
 
 from fitstream.errors import PlanError
 
 __all__ = [
     "ALIGNMENT",
     "ArraySpec",
+    "Layout",
     "Structure",
     "aligned",
     "array_spec",
@@ -127,6 +129,35 @@ def array_spec(leaf: Any) -> ArraySpec:
         what = "None" if leaf is None else f"a {type(leaf).__name__} of dtype {array.dtype}"
         raise TypeError(f"is {what}; samples must be numbers of a fixed size")
     return ArraySpec(array.shape, array.dtype)
+
+
+@final
+class Layout:
+    """Where each leaf of a batch lies in a slot.
+
+    Args:
+        specs: Spec of one sample's leaves.
+        rows: Rows of the largest batch.
+    """
+
+    __slots__ = ("offsets", "rows", "slot_bytes", "specs")
+
+    def __init__(self, specs: Sequence[ArraySpec], rows: int) -> None:
+        self.specs = tuple(specs)
+        self.rows = rows
+        self.offsets: list[int] = []
+        end = 0
+        for spec in self.specs:
+            self.offsets.append(end)
+            end += aligned(rows * spec.nbytes)
+        self.slot_bytes = max(end, 64)
+
+    def leaves(self, root: npt.NDArray[np.uint8], rows: int) -> list[npt.NDArray[Any]]:
+        """Views of a slot's bytes: one array `(rows, ...)` a leaf."""
+        return [
+            root[offset : offset + rows * spec.nbytes].view(spec.dtype).reshape((rows, *spec.shape))
+            for spec, offset in zip(self.specs, self.offsets, strict=True)
+        ]
 
 
 @final

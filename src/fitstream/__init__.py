@@ -1,0 +1,49 @@
+"""fitstream: train Keras 3, PyTorch and JAX models on more data than memory holds, inside a byte budget.
+
+A `Dataset` describes, a `Plan` proves that it fits, a `Loader` runs, an adapter hands over to the framework.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fitstream.constructors import from_arrays, from_batches, from_folder, from_generator, from_sequence, from_table
+from fitstream.dataset import Dataset
+from fitstream.errors import FitstreamError, LoaderClosed, PlanError, SampleError, SourceError, Stalled
+from fitstream.loader import Loader
+from fitstream.plan import Plan
+
+if TYPE_CHECKING:
+    from fitstream.training import evaluate, fit, predict
+
+__all__ = [
+    "Dataset",
+    "FitstreamError",
+    "Loader",
+    "LoaderClosed",
+    "Plan",
+    "PlanError",
+    "SampleError",
+    "SourceError",
+    "Stalled",
+    "evaluate",
+    "fit",
+    "from_arrays",
+    "from_batches",
+    "from_folder",
+    "from_generator",
+    "from_sequence",
+    "from_table",
+    "predict",
+]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Training loads Keras and its backend, which importing fitstream must not.
+    if name in ("evaluate", "fit", "predict"):
+        from fitstream import training
+
+        return getattr(training, name)
+    raise AttributeError(f"module 'fitstream' has no attribute {name!r}")

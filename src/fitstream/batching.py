@@ -1,0 +1,112 @@
+"""Which rows make which batch: (pass, step) -> source indices, computed and never stored.
+
+`steps` batches make a pass. Batch k of pass e holds the samples at positions `[k * size, (k + 1) * size)` of that pass;
+with `last="wrap"` the positions run on over passes laid end to end, each pass exact and with its own order.
+A shard after the batch takes its contiguous part of each global batch, so that the ranks' parts joined are that batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from fitstream.errors import PlanError
+from fitstream.operations import Last
+from fitstream.sampling import Indices, Order, Shard
+
+__all__ = ["BatchOrder", "Rows"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of one batch.
+
+    Attributes:
+        indices: Source indices of the real rows, `(real,)`.
+        passes: The pass of each real row, `(real,)`.
+        count: All rows, padding included.
+    """
+
+    indices: Indices
+    passes: Indices
+    count: int
+
+
+@final
+class BatchOrder:
+    """The batches of a source of known length.
+
+    Args:
+        order: The order of its samples.
+        size: Samples of a global batch.
+        last: What becomes of the rest that is smaller than a batch.
+        shard: The part of each global batch that is ours.
+    Raises:
+        PlanError: If no batch comes out, or the batch can't be divided among the ranks.
+    """
+
+    __slots__ = ("_last", "_order", "_shard", "_size", "steps")
+
+    def __init__(self, order: Order, size: int, last: Last, shard: Shard | None = None) -> None:
+        self._order, self._size, self._last, self._shard = order, size, last, shard
+        count = order.count
+        self.steps = count // size if last == "drop" else -(-count // size)
+        if self.steps == 0:
+            why = f'last="drop" leaves no batch of {size}' if count else "there are no samples to batch"
+            raise PlanError(f"{why}: the dataset has {count} samples. Use a batch size <= {max(count, 1)}.")
+        if shard is not None:
+            self._check_shard(shard, count % size)
+
+    def _check_shard(self, shard: Shard, rest: int) -> None:
+        if self._size % shard.count:
+            down = self._size // shard.count * shard.count
+            raise PlanError(
+                f"a batch of {self._size} can't be divided evenly among {shard.count} ranks. "
+                f"Use a batch size of {down or shard.count} or {down + shard.count}."
+            )
+        if self._last == "keep" and 0 < rest < shard.count:
+            raise PlanError(
+                f"the last batch has {rest} samples, fewer than the {shard.count} ranks, so some rank would get none and "
+                'take fewer steps. Use last="drop", last="pad" or last="wrap".'
+            )
+
+    @property
+    def capacity(self) -> int:
+        """Rows of the largest batch that this rank gets."""
+        largest = self._size if self._last in ("pad", "wrap") else min(self._size, self._order.count)
+        if self._shard is None:
+            return largest
+        return -(-largest // self._shard.count)
+
+    @property
+    def constant(self) -> bool:
+        """Whether all batches have the same number of rows."""
+        return self._last != "keep" or self._order.count % self._size == 0 or self.steps == 1
+
+    def rows(self, pass_index: int, step: int) -> Rows:
+        """The rows of one batch of this rank."""
+        size, count = self._size, self._order.count
+        start = step * size
+        if self._last == "wrap":
+            start += pass_index * self.steps * size
+            real = total = size
+        else:
+            real = min(size, count - start)
+            total = size if self._last == "pad" else real
+        low, high = 0, total
+        if self._shard is not None:
+            low = total * self._shard.index // self._shard.count
+            high = total * (self._shard.index + 1) // self._shard.count
+        positions = np.arange(start + low, start + max(low, min(high, real)), dtype=np.int64)
+        if self._last == "wrap":
+            passes, positions = np.divmod(positions, count)
+            indices = np.empty_like(positions)
+            for one in np.unique(passes):
+                here = passes == one
+                indices[here] = self._order.indices(int(one), positions[here])
+            return Rows(indices, passes, high - low)
+        passes = np.full(positions.shape, pass_index, dtype=np.int64)
+        return Rows(self._order.indices(pass_index, positions), passes, high - low)

@@ -1,0 +1,307 @@
+"""One lane's work on samples: read, decode, map, and place in the rows of a batch.
+
+The chain is interpreted from the plan's operations. The last stage writes into the batch's row where it can, so that
+no batch is ever built by stacking: pictures are resized with the row as destination, arrays are gathered by one call.
+A failure becomes a `SampleError` here, the only place that knows the sample, the stage and the user's function.
+"""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from fitstream.errors import SampleError
+from fitstream.operations import Decode, Map
+from fitstream.sampling import Indices, sample_rng
+from fitstream.scratch import Arena
+from fitstream.sources.base import Source
+from fitstream.spec import ArraySpec, Structure, array_spec
+from fitstream.transforms.images import ImageOptions
+
+__all__ = ["Chain", "Filler", "Recipe", "RowError", "whole_rows"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a lane does to make samples.
+
+    Attributes:
+        source: Random-access source, or None where raw samples are given to the lane.
+        stages: Operations on samples, with their places in the dataset's chain.
+        seed: Seed of random transforms.
+    """
+
+    source: Source | None
+    stages: tuple[tuple[int, Decode | Map], ...]
+    seed: int
+
+    @property
+    def image_options(self) -> ImageOptions | None:
+        """How pictures are decoded, or None where none are."""
+        return next((stage.options for _, stage in self.stages if isinstance(stage, Decode)), None)
+
+    @property
+    def maps(self) -> bool:
+        """Whether functions of the user's are called."""
+        return any(isinstance(stage, Map) for _, stage in self.stages)
+
+
+@final
+class RowError(Exception):
+    """A failure and the row of the batch that it belongs to."""
+
+    def __init__(self, row: int, error: SampleError) -> None:
+        super().__init__(row, error)
+        self.row = row
+        self.error = error
+
+
+@final
+class Chain:
+    """A recipe opened by one lane, which alone uses it.
+
+    Args:
+        recipe: What to do.
+        arena: The lane's scratch.
+    """
+
+    def __init__(self, recipe: Recipe, arena: Arena) -> None:
+        self.recipe = recipe
+        self.arena = arena
+        self.reader = recipe.source.open() if recipe.source is not None else None
+        self._stages = [
+            (place, stage, _decoder(stage, arena) if isinstance(stage, Decode) else None)
+            for place, stage in recipe.stages
+        ]
+
+    @property
+    def fallback_count(self) -> int:
+        """JPEG files that the fast decoder refused and Pillow read."""
+        return sum(decoder.fallback_count for _, _, decoder in self._stages if decoder is not None)
+
+    def close(self) -> None:
+        if self.reader is not None:
+            self.reader.close()
+
+    def sample(self, index: int, pass_index: int, given: Any = None, row: npt.NDArray[Any] | None = None) -> Any:
+        """Make one sample. Its leaves may live in scratch until `arena.reset()`.
+
+        Args:
+            index: In the source; for generators, counted from the pass's start.
+            given: The raw sample, where the recipe has no source.
+            row: Where a picture may be put if decoding is the last stage.
+        Raises:
+            SampleError: If a stage fails.
+        """
+        stage_name = "read"
+        try:
+            sample = given if self.reader is None else self.reader.read(index, self.arena)
+            for number, (place, stage, decoder) in enumerate(self._stages, 1):
+                stage_name = stage.name
+                if decoder is not None:
+                    into = row if number == len(self._stages) else None
+                    if isinstance(sample, tuple):
+                        sample = (decoder.decode(sample[0], into), *sample[1:])
+                    else:
+                        sample = decoder.decode(sample, into)
+                elif isinstance(stage, Map):
+                    options: dict[str, Any] = {}
+                    if stage.takes_rng:
+                        options["rng"] = sample_rng(self.recipe.seed, place, pass_index, index)
+                    sample = stage.fn(*sample, **options) if isinstance(sample, tuple) else stage.fn(sample, **options)
+            return sample
+        except Exception as error:
+            raise self.failure(error, index, stage_name) from error
+
+    def failure(self, error: Exception, index: int, stage: str) -> SampleError:
+        """Wrap an error with all that is known of where it happened."""
+        path = self.recipe.source.path(index) if self.recipe.source is not None else None
+        own = type(error).__module__.startswith("fitstream.")
+        reason = str(error) if own else f"{type(error).__name__}: {error}"
+        return SampleError(reason, index=index, path=path, stage=stage, user_line=_user_line(error))
+
+
+@final
+class Filler:
+    """Places the samples of a chain in the rows of a batch.
+
+    Args:
+        chain: The lane's chain.
+        structure: Tree of a sample.
+        specs: Spec of each leaf of a sample (without the batch axis).
+    """
+
+    def __init__(self, chain: Chain, structure: Structure, specs: Sequence[ArraySpec]) -> None:
+        self.chain = chain
+        self._structure = structure
+        self._specs = specs
+        stages = chain.recipe.stages
+        self._gather = chain.reader.gather if chain.reader is not None and not stages else None
+        self._decodes_last = bool(stages) and isinstance(stages[-1][1], Decode)
+
+    def fill(
+        self,
+        leaves: Sequence[npt.NDArray[Any]],
+        start: int,
+        indices: Indices,
+        passes: Indices,
+        given: Sequence[Any] | None = None,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Make the samples of the rows from `start` on.
+
+        Args:
+            leaves: Arrays of the whole batch.
+            indices: Source index of each row, `(rows,)`.
+            passes: Pass of each row, `(rows,)`.
+            given: Raw samples, where the recipe has no source.
+            wanted: Asked before each sample; the rest is left out once it says no.
+        Raises:
+            RowError: At the first row that fails.
+        """
+        if self._gather is not None and self._gather_rows(leaves, start, indices):
+            return
+        arena, chain, decodes_last = self.chain.arena, self.chain, self._decodes_last
+        for i, (index, pass_index) in enumerate(zip(indices.tolist(), passes.tolist(), strict=True)):
+            row = start + i
+            if not wanted():
+                return
+            try:
+                raw = None if given is None else given[i]
+                target = leaves[0][row] if decodes_last else None
+                sample = chain.sample(index, pass_index, raw, target)
+                self._place(sample, index, row, leaves, target)
+            except SampleError as error:
+                raise RowError(row, error) from error.__cause__
+            finally:
+                arena.reset()
+
+    def _gather_rows(self, leaves: Sequence[npt.NDArray[Any]], start: int, indices: Indices) -> bool:
+        assert self._gather is not None
+        try:
+            return self._gather(indices, [leaf[start : start + len(indices)] for leaf in leaves])
+        except Exception as error:
+            raise RowError(start, self.chain.failure(error, int(indices[0]), "read")) from error
+
+    def _place(
+        self, sample: Any, index: int, row: int, leaves: Sequence[npt.NDArray[Any]], target: npt.NDArray[Any] | None
+    ) -> None:
+        try:
+            for number, value in enumerate(self._structure.flatten(sample)):
+                if value is target and target is not None:
+                    continue
+                leaves[number][row] = self._checked(value, number)
+        except (TypeError, ValueError) as error:
+            raise self.chain.failure(_Misfit(str(error)), index, "batch") from None
+
+    def _checked(self, value: Any, number: int) -> Any:
+        spec = self._specs[number]
+        if not isinstance(value, (np.ndarray, np.generic)):
+            value = np.asarray(value)
+        if value.shape != spec.shape:
+            where, advice = self._structure.names[number], _shape_advice(value.shape, spec.shape)
+            raise ValueError(f"its array{where} has shape {value.shape}, but {spec.shape} in the first sample{advice}")
+        if value.dtype != spec.dtype and not np.can_cast(value.dtype, spec.dtype, "safe"):
+            where = self._structure.names[number]
+            raise ValueError(
+                f"its array{where} has dtype {value.dtype}, which {spec.dtype} of the first sample can't hold exactly. "
+                "Return one dtype always, such as by np.asarray(x, dtype=...)"
+            )
+        return value
+
+    def fill_whole(self, leaves: Sequence[npt.NDArray[Any]], index: int, pass_index: int, given: Any = None) -> int:
+        """Copy one finished batch into a slot.
+
+        Returns:
+            Its number of rows.
+        Raises:
+            RowError: If it can't be made, or doesn't fit the plan.
+        """
+        try:
+            batch = self.chain.sample(index, pass_index, given)
+            try:
+                return self._place_whole(batch, leaves)
+            except (TypeError, ValueError) as error:
+                raise self.chain.failure(_Misfit(str(error)), index, "batch") from None
+        except SampleError as error:
+            raise RowError(0, error) from error.__cause__
+        finally:
+            self.chain.arena.reset()
+
+    def _place_whole(self, batch: Any, leaves: Sequence[npt.NDArray[Any]]) -> int:
+        values = [np.asarray(value) for value in self._structure.flatten(batch)]
+        rows = whole_rows(values, self._structure.names)
+        capacity = len(leaves[0])
+        if rows > capacity:
+            raise ValueError(
+                f"it has {rows} samples, but memory was planned for {capacity}, as in the first batch. "
+                f"Use from_batches(..., batch_size={rows})"
+            )
+        for number, value in enumerate(values):
+            spec = self._specs[number]
+            if value.shape[1:] != spec.shape or not np.can_cast(value.dtype, spec.dtype, "safe"):
+                raise ValueError(
+                    f"its array{self._structure.names[number]} is {array_spec(value)}, but samples of the first batch "
+                    f"are {spec}. Make all batches alike"
+                )
+            leaves[number][:rows] = value
+        return rows
+
+
+@final
+class _Misfit(Exception):
+    """A sample that doesn't fit the plan. The message is for people."""
+
+
+def whole_rows(values: Sequence[npt.NDArray[Any]], names: Sequence[str]) -> int:
+    """The number of samples of a finished batch.
+
+    Raises:
+        ValueError: If its arrays have no rows, or differing numbers of them.
+    """
+    lengths = {value.shape[0] if value.ndim else -1 for value in values}
+    if len(lengths) != 1 or min(lengths) <= 0:
+        told = ", ".join(f"{name or 'array'}: {value.shape}" for name, value in zip(names, values, strict=True))
+        raise ValueError(f"the arrays of a batch need first axes of one length above 0, but have the shapes {told}")
+    return int(lengths.pop())
+
+
+def _shape_advice(shape: tuple[int, ...], first: tuple[int | None, ...]) -> str:
+    if len(shape) == len(first) == 3 and shape[2] == first[2]:
+        return ". Pictures of several sizes need image_size=(height, width)"
+    return ". Samples of one dataset must have one shape: pad or crop them in a map"
+
+
+def _decoder(stage: Decode, arena: Arena) -> Any:
+    # Loads the codecs: only where pictures are decoded, and not with `import fitstream`.
+    from fitstream.transforms.decode import ImageDecoder
+
+    return ImageDecoder(stage.options, arena)
+
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_LIBRARIES = tuple(
+    os.path.abspath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+
+
+def _user_line(error: BaseException) -> str | None:
+    """ "file:line in function" of the innermost frame that is neither ours nor a library's."""
+    outside = [frame for frame in _frames(error) if not frame[0].startswith(_PACKAGE)]
+    own = [frame for frame in outside if not frame[0].startswith(_LIBRARIES)]
+    for file, line, function in reversed(own or outside):
+        return f"{file}:{line} in {function}"
+    return None
+
+
+def _frames(error: BaseException) -> Iterator[tuple[str, int, str]]:
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        yield os.path.abspath(frame.f_code.co_filename), line, frame.f_code.co_name

@@ -1,0 +1,175 @@
+"""The `fs.from_...` functions: one line over the files that people have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from fitstream.dataset import Dataset
+from fitstream.errors import PlanError
+from fitstream.operations import Decode
+from fitstream.sources.arrays import ArraySource, SequenceSource
+from fitstream.sources.folder import list_folder
+from fitstream.sources.generators import GeneratorSource
+from fitstream.sources.table import read_table
+from fitstream.transforms.images import ImageOptions, Interpolation, Resize
+
+__all__ = ["from_arrays", "from_batches", "from_folder", "from_generator", "from_sequence", "from_table"]
+
+LabelMode = Literal["int", "categorical", "binary", "raw"] | None
+ImageSize = int | tuple[int, int] | None
+_MAX_PIXELS = ImageOptions().max_pixels
+
+
+def from_folder(
+    root: str | os.PathLike[str],
+    image_size: ImageSize = None,
+    label_mode: LabelMode = "int",
+    classes: Sequence[str] | None = None,
+    *,
+    recursive: bool = True,
+    extensions: Sequence[str] | None = None,
+    channels: Literal[1, 3, 4] = 3,
+    resize: Resize = "stretch",
+    interpolation: Interpolation = "bilinear",
+    dtype: Literal["uint8", "float32"] = "uint8",
+    max_pixels: int = _MAX_PIXELS,
+) -> Dataset:
+    """Pictures in folders, one sub-folder a class.
+
+    Samples are `(image, label)`, the image `(height, width, channels)`, RGB; or the image alone with `label_mode=None`.
+
+    Args:
+        root: The folder.
+        image_size: `(height, width)` in pixels, or one number for both; None keeps each picture's own.
+        label_mode: "int": int64 `()`; "categorical": float32 `(classes,)`; "binary": float32 `(1,)`; None: no label, and
+            sub-folders aren't classes.
+        classes: Names of the sub-folders in label order; None for all, sorted.
+        recursive: Take pictures from deeper folders too.
+        extensions: File name endings that count as pictures, such as `[".jpg"]`.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+        resize: "stretch" to the size, "crop" the centre, or "pad" with black.
+        interpolation: "bilinear" | "area" | "nearest" | "cubic" | "lanczos".
+        dtype: "uint8" (0 to 255) or "float32" (0 to 1).
+        max_pixels: A picture that declares more is refused before it is decoded.
+    Raises:
+        SourceError: If the folder is missing or has no pictures, or a class has no folder.
+    """
+    options = _options(image_size, channels, resize, interpolation, dtype, max_pixels)
+    source = list_folder(root, label_mode=label_mode, classes=classes, recursive=recursive, extensions=extensions)
+    return Dataset(source, (Decode(options),))
+
+
+def from_table(
+    table: Any,
+    image: str = "path",
+    label: str | Sequence[str] | None = "label",
+    root: str | os.PathLike[str] | None = None,
+    image_size: ImageSize = None,
+    label_mode: LabelMode = "int",
+    classes: Sequence[str] | None = None,
+    *,
+    allow_outside: bool = False,
+    channels: Literal[1, 3, 4] = 3,
+    resize: Resize = "stretch",
+    interpolation: Interpolation = "bilinear",
+    dtype: Literal["uint8", "float32"] = "uint8",
+    max_pixels: int = _MAX_PIXELS,
+) -> Dataset:
+    """Pictures listed by a table.
+
+    Args:
+        table: A .csv, .tsv, .json (list of objects), .jsonl or .parquet file; a pandas, polars or pyarrow table; a list of
+            dicts; or a 2-D array whose rows are `[path, label...]`.
+        image: Column of the paths.
+        label: Column of the labels, or several, which become one float32 vector.
+        root: Folder that relative paths start from; None for the table's own. With a root given, no path leaves it.
+        image_size: As in `from_folder`.
+        label_mode: "int" | "categorical" | "binary" | "raw" | None, as in `from_folder`; "raw" keeps numbers as they are.
+        classes: Names of the classes in label order; None for all, sorted.
+        allow_outside: Let paths leave the root.
+        channels: As in `from_folder`, like all that follow.
+        resize: See there.
+        interpolation: See there.
+        dtype: See there.
+        max_pixels: See there.
+    Raises:
+        SourceError: With file, line and column, if the table can't be used.
+    """
+    options = _options(image_size, channels, resize, interpolation, dtype, max_pixels)
+    source = read_table(
+        table, image=image, label=label, root=root, label_mode=label_mode, classes=classes, allow_outside=allow_outside
+    )
+    return Dataset(source, (Decode(options),))
+
+
+def from_arrays(tree: Any) -> Dataset:
+    """Arrays in memory or mapped from disk; a sample is one row of each.
+
+    Args:
+        tree: An array, `np.memmap`, or a tuple or dict of them, whose first axes have one length.
+    Raises:
+        SourceError: If lengths differ, or an array has no rows or no numbers.
+    """
+    return Dataset(ArraySource(tree))
+
+
+def from_sequence(obj: Any) -> Dataset:
+    """Samples of anything with `__len__` and `__getitem__`: a list, a PyTorch Dataset, a Hugging Face dataset.
+
+    Args:
+        obj: The object; lanes call it from several threads at once.
+    Raises:
+        SourceError: If it is empty or has no random access.
+    """
+    return Dataset(SequenceSource(obj))
+
+
+def from_generator(fn: Callable[[], Iterable[Any]], length: int | None = None) -> Dataset:
+    """Samples of a generator function.
+
+    It runs in one thread and is never copied. The first sample is read by `plan()`, in the calling thread, and kept.
+
+    Args:
+        fn: `fn() -> iterable of samples`, called anew each pass.
+        length: Samples of a pass, if known: a pass ends there, and one that ends before is an error.
+    Raises:
+        SourceError: If it isn't a function.
+    """
+    if hasattr(fn, "__next__"):
+        raise PlanError("from_generator() needs the function, not a generator that runs already: pass fn, not fn().")
+    return Dataset(GeneratorSource(fn, length))
+
+
+def from_batches(source: Any, length: int | None = None, batch_size: int | None = None) -> Dataset:
+    """Batches that are made already.
+
+    Args:
+        source: A generator function; a generator, which serves one pass of one loader; or anything with `__len__` and
+            `__getitem__`, such as a Keras Sequence.
+        length: Batches of a pass, where a generator's are known.
+        batch_size: Samples of the largest batch; None for the first one's.
+    Raises:
+        SourceError: If it is none of these, or empty.
+    """
+    if batch_size is not None and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
+        raise PlanError(f"batch_size={batch_size!r} must be a whole number from 1 on, or None.")
+    size = int(batch_size or 0)
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+        if length is not None:
+            raise PlanError(f"length={length} is for generators; a {type(source).__name__} has a length of its own.")
+        return Dataset(SequenceSource(source, "batches"), (), size)
+    made: Callable[[], Iterable[Any]] | Iterator[Any] = source
+    return Dataset(GeneratorSource(made, length, "batches"), (), size)
+
+
+def _options(
+    image_size: ImageSize, channels: int, resize: Resize, interpolation: Interpolation, dtype: str, max_pixels: int
+) -> ImageOptions:
+    size = (image_size, image_size) if isinstance(image_size, int) and not isinstance(image_size, bool) else image_size
+    if isinstance(size, list):
+        size = tuple(size)
+    return ImageOptions(size, channels, resize, interpolation, dtype, max_pixels)

@@ -1,0 +1,231 @@
+"""The board: which batch is where. All bookkeeping between lanes and consumer, and nothing that waits.
+
+One run is one stream of batches numbered from 0; a new run abandons the older. Work travels as tokens in two queues:
+free slots (`open_queue`) and chunks of rows (`work_queue`); for random access they are one queue, read by all lanes, so
+that all lanes work on the first batch. A sequential source has a reading lane, which alone takes free slots. Work ahead
+is bounded because a batch needs a slot, and a slot comes back only when its lease ends.
+
+What a lane finishes for an abandoned run is thrown away by comparing run identities, so nothing must be awaited when a
+loop is left early. Of several failures in one batch the lowest row's counts, so that errors are as reproducible as
+batches. The lock guards the run's counters and each slot's `pending`; nothing slow and no code of the user's runs in it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, final
+
+from fitstream.engine.ring import Slot, make_ring, make_spare
+from fitstream.errors import LoaderClosed
+from fitstream.plan import Plan
+from fitstream.sampling import Indices
+
+__all__ = ["Board", "Chunk", "Run"]
+
+
+@final
+@dataclass(eq=False, slots=True)
+class Run:
+    """One stream of batches.
+
+    Attributes:
+        first_pass: The pass that it begins in.
+        first_step: The step of that pass that it begins with.
+        total: Batches in all, or None where it goes on for ever or its end isn't known yet.
+        single_pass: It ends with the pass that it begins in.
+    """
+
+    first_pass: int
+    first_step: int
+    total: int | None
+    single_pass: bool
+
+
+@final
+@dataclass(eq=False, slots=True)
+class Chunk:
+    """Some rows of a batch, to be filled by one lane.
+
+    Attributes:
+        start: First row.
+        indices: Source index of each row, `(rows,)`.
+        passes: Pass of each row, `(rows,)`.
+        given: Raw samples, where the source is sequential.
+    """
+
+    slot: Slot
+    run: Run
+    start: int
+    indices: Indices
+    passes: Indices
+    given: Sequence[Any] | None = None
+
+
+@final
+class Board:
+    """The state that lanes and consumer share.
+
+    Args:
+        plan: What runs.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.run: Run | None = None
+        self.closed = False
+        self.next_number = 0
+        self.hoarding = False
+        self.spare_count = 0
+        self.spares_waiting = 0
+        self.work_queue: SimpleQueue[Any] = SimpleQueue()
+        self.open_queue: SimpleQueue[Any] = self.work_queue if plan.order is not None else SimpleQueue()
+        #: Slots that are ready, and None where the consumer should look again.
+        self.ready_queue: SimpleQueue[Slot | None] = SimpleQueue()
+        #: Bounds the raw samples of a sequential source that wait for a lane.
+        self.room = threading.Semaphore(plan.lane_count + 1)
+        self.slots = make_ring(plan.layout, plan.slot_count)
+        for slot in self.slots:
+            self.open_queue.put(slot)
+        self._lock = threading.Lock()
+        self._parked: list[Slot] = []
+        self._done: dict[int, Slot] = {}
+
+    def current(self, run: Run) -> bool:
+        """Whether work for a run still counts."""
+        return self.run is run and not self.closed
+
+    # What lanes call.
+
+    def begin(self, slot: Slot) -> tuple[Run, int] | None:
+        """Give a free slot the next number of the run; or keep it until the next run, if there is nothing to do.
+
+        The caller holds one part of the batch until it calls `finish_part`.
+        """
+        with self._lock:
+            run = self.run
+            if slot.spare and slot.run is None:
+                self.spares_waiting -= 1
+            if run is None or self.closed or (run.total is not None and self.next_number >= run.total):
+                self._park(slot)
+                return None
+            number = self.next_number
+            self.next_number = number + 1
+            slot.run, slot.number, slot.failure, slot.lease, slot.pending = run, number, None, None, 1
+            return run, number
+
+    def _park(self, slot: Slot) -> None:
+        if not slot.spare:
+            self._parked.append(slot)
+
+    def add_chunk(self, chunk: Chunk) -> None:
+        """Hand out one more part of a batch."""
+        with self._lock:
+            chunk.slot.pending += 1
+        self.work_queue.put(chunk)
+
+    def set_rows(self, slot: Slot, real: int, count: int) -> None:
+        """Fix how many rows a batch has; zero its padding and write its mask."""
+        slot.rows, slot.sample_count = count, real
+        for leaf in slot.leaves:
+            leaf[real:count] = 0
+        if self.plan.mask:
+            slot.leaves[-1][:real] = 1
+
+    def finish_part(self, slot: Slot, failure: tuple[int, BaseException] | None = None) -> None:
+        """Report that one part of a batch is finished; the last one lets the slot go on."""
+        with self._lock:
+            if failure is not None and (slot.failure is None or failure[0] < slot.failure[0]):
+                slot.failure = failure
+            slot.pending -= 1
+            if slot.pending:
+                return
+            current = slot.run is not None and slot.run is self.run
+        if current:
+            self.ready_queue.put(slot)
+        else:
+            self.free(slot)
+
+    def end_run(self, run: Run, total: int) -> None:
+        """Tell the consumer how many batches a run turned out to have."""
+        run.total = total
+        self.ready_queue.put(None)
+
+    def free(self, slot: Slot) -> None:
+        """Put a slot back to be filled again. Called from weak references too: no lock, no event."""
+        if not slot.spare:
+            self.open_queue.put(slot)
+
+    # What the consumer calls.
+
+    def start_run(self, run: Run) -> None:
+        """Abandon the current run and begin another."""
+        with self._lock:
+            if self.closed:
+                raise LoaderClosed("the loader is closed. Make a new one with ds.loader(...).")
+            self.run = run
+            self.next_number = 0
+            idle = [*self._parked, *self._done.values()]
+            self._parked.clear()
+            self._done.clear()
+        for slot in idle:
+            self.free(slot)
+        self.ready_queue.put(None)
+
+    def abandon(self, run: Run) -> None:
+        """Throw away what was made for a run, if it is still the current one."""
+        with self._lock:
+            if self.run is not run:
+                return
+            self.run = None
+            idle = list(self._done.values())
+            self._done.clear()
+        for slot in idle:
+            self.free(slot)
+        self.ready_queue.put(None)
+
+    def file(self, slot: Slot | None) -> None:
+        """Keep a ready slot until its batch is asked for, or free it if its run was abandoned."""
+        if slot is None:
+            return
+        with self._lock:
+            current = slot.run is self.run
+            if current:
+                self._done[slot.number] = slot
+        if not current:
+            self.free(slot)
+
+    def claim(self, run: Run, number: int) -> Slot | None:
+        """The ready slot of a batch, if it is there."""
+        with self._lock:
+            return self._done.pop(number, None) if self.run is run else None
+
+    def all_leased(self) -> bool:
+        return all(slot.leased for slot in self.slots)
+
+    def add_spare(self, run: Run) -> bool:
+        """Add memory for one batch beyond the ring, unless the run has no more batches."""
+        with self._lock:
+            if run.total is not None and self.next_number >= run.total:
+                return False
+            self.spares_waiting += 1
+            self.spare_count += 1
+        self.open_queue.put(make_spare(self.plan.layout))
+        return True
+
+    def lease_ended(self, slot: Slot) -> None:
+        """A consumer dropped the last array of a batch."""
+        if not slot.spare:
+            self.hoarding = False
+            self.open_queue.put(slot)
+
+    def close(self) -> bool:
+        """Stop handing out work. Returns False if that was done before."""
+        with self._lock:
+            was_open, self.closed = not self.closed, True
+            self._parked.clear()
+            self._done.clear()
+        self.ready_queue.put(None)
+        return was_open

@@ -1,0 +1,206 @@
+"""The reading lane: runs a generator, one pass after another, and gives its samples to slots.
+
+The generator runs here and nowhere else. Where functions are mapped over its samples, chunks of raw samples go to the
+other lanes, at most one chunk a lane and one more; where not, this lane fills the rows itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, final
+
+import numpy as np
+
+from fitstream.engine.board import Board, Chunk, Run
+from fitstream.chain import Filler
+from fitstream.engine.filling import fill_chunk
+from fitstream.engine.ring import Slot
+from fitstream.errors import FitstreamError, SourceError
+from fitstream.sources.base import Sequential
+
+__all__ = ["Reading"]
+
+
+@final
+class Reading:
+    """What the reading lane does with a free slot.
+
+    Args:
+        board: The shared state.
+        filler: The lane's own chain.
+        hands_on: Whether other lanes fill the rows.
+        owner: The loader's identity, for generators that can run only once.
+    """
+
+    def __init__(self, board: Board, filler: Filler, hands_on: bool, owner: object) -> None:
+        source = board.plan.source
+        assert isinstance(source, Sequential)
+        self._source = source
+        self._board = board
+        self._plan = board.plan
+        self._filler = filler
+        self._hands_on = hands_on
+        self._owner = owner
+        self._size = 1 if self._plan.whole_batches else self._plan.batch_size
+        self._run: Run | None = None
+        self._iterator: Iterator[Any] | None = None
+        self._pass = self._step = self._index = 0
+        self._finished = False
+
+    def work(self, slot: Slot) -> None:
+        board = self._board
+        begun = board.begin(slot)
+        if begun is None:
+            return
+        run, number = begun
+        if run is not self._run:
+            self._run, self._finished = run, False
+            self._start(run.first_pass)
+            self._step = run.first_step
+        failure: tuple[int, BaseException] | None = None
+        if self._finished:
+            slot.run = None
+        else:
+            try:
+                self._read(slot, run, number)
+            except FitstreamError as error:
+                failure, self._finished = (slot.rows, error), True
+        board.finish_part(slot, failure)
+
+    def _start(self, pass_index: int) -> None:
+        self._iterator = None
+        self._pass, self._step, self._index = pass_index, 0, 0
+
+    def _read(self, slot: Slot, run: Run, number: int) -> None:
+        rows = slot.rows = 0
+        while True:
+            rows, ended = self._collect(slot, run)
+            if rows or not ended:
+                break
+            self._check_end()
+            if run.single_pass:
+                self._finish(slot, run, number)
+                return
+            self._start(self._pass + 1)
+        if not self._board.current(run):
+            slot.run = None
+            return
+        size = self._size
+        if ended and rows < size and self._plan.last == "drop":
+            self._drop(slot, run, number)
+            return
+        slot.pass_index, slot.step, slot.last_of_pass = self._pass, self._step, ended
+        if not self._plan.whole_batches:
+            self._board.set_rows(slot, rows, size if self._plan.last == "pad" else rows)
+        self._step += 1
+        if ended:
+            self._check_end()
+            if run.single_pass:
+                self._finish(None, run, number + 1)
+            self._start(self._pass + 1)
+
+    def _drop(self, slot: Slot, run: Run, number: int) -> None:
+        if self._step == 0:
+            raise SourceError(
+                f'last="drop" leaves no batch of {self._size}: {self._source!r} gave {self._index} samples in a pass. '
+                f"Use a batch size <= {self._index}."
+            )
+        self._check_end()
+        slot.run = None
+        if run.single_pass:
+            self._finish(None, run, number)
+        else:
+            # The number that this slot had is given to the next one.
+            self._board.next_number = number
+        self._start(self._pass + 1)
+
+    def _finish(self, slot: Slot | None, run: Run, total: int) -> None:
+        self._finished = True
+        if slot is not None:
+            slot.run = None
+        self._board.end_run(run, total)
+
+    def _collect(self, slot: Slot, run: Run) -> tuple[int, bool]:
+        """Read the rows of one batch.
+
+        Returns:
+            How many there were, and whether the pass ended with them.
+        """
+        rows = 0
+        ended = False
+        while rows < self._size and not ended:
+            if not self._wait_for_room(run):
+                return rows, False
+            want = min(self._size - rows, self._plan.chunk_rows)
+            first = self._index
+            try:
+                given, ended = self._pull(want)
+            except BaseException:
+                self._give_room()
+                slot.rows = rows + self._index - first
+                raise
+            if not given:
+                self._give_room()
+                break
+            indices = np.arange(first, first + len(given), dtype=np.int64)
+            chunk = Chunk(slot, run, rows, indices, np.full(len(given), self._pass, dtype=np.int64), given)
+            rows += len(given)
+            if self._hands_on:
+                self._board.add_chunk(chunk)
+            else:
+                failed = fill_chunk(self._board, self._filler, chunk)
+                if failed is not None:
+                    slot.rows = failed[0]
+                    raise failed[1]
+        return rows, ended
+
+    def _wait_for_room(self, run: Run) -> bool:
+        while self._hands_on and not self._board.room.acquire(timeout=0.2):
+            if not self._board.current(run):
+                return False
+        return True
+
+    def _give_room(self) -> None:
+        if self._hands_on:
+            self._board.room.release()
+
+    def _pull(self, want: int) -> tuple[list[Any], bool]:
+        """Up to `want` samples, and whether the pass is known to have ended."""
+        length = self._source.length
+        given: list[Any] = []
+        try:
+            if self._iterator is None:
+                self._iterator = self._source.start(self._owner)
+                self._skip(self._step * self._size)
+            while len(given) < want and (length is None or self._index < length):
+                given.append(next(self._iterator))
+                self._index += 1
+        except StopIteration:
+            return given, True
+        except FitstreamError:
+            raise
+        except Exception as error:
+            raise self._filler.chain.failure(error, self._index, "read") from error
+        return given, length is not None and self._index >= length
+
+    def _skip(self, count: int) -> None:
+        assert self._iterator is not None
+        for _ in range(count):
+            next(self._iterator)
+            self._index += 1
+
+    def _check_end(self) -> None:
+        length = self._source.length
+        if length is not None and self._index < length:
+            raise SourceError(
+                f"{self._source!r}: pass {self._pass} ended after {self._index} of them. "
+                f"Use length={self._index}, or length=None where it varies."
+            )
+        if self._index == 0:
+            raise SourceError(
+                f"{self._source!r}: pass {self._pass} yielded nothing. Each call must make a new iterable."
+            )
+
+    def close(self) -> None:
+        self._iterator = None
+        self._filler.chain.close()

@@ -1,0 +1,106 @@
+"""The ring: a fixed number of slots, each the memory of one batch, and the leases of the batches handed out.
+
+A slot goes round through four states. Who moves it is in brackets:
+
+    free ──[lane: open]──> filling ──[lane that ends the last chunk]──> ready ──[consumer: take]──> leased ──> free
+                              │                                           │        [the last array of it is dropped]
+                              └───────────[its run was abandoned]─────────┴──────────────────────────────────> free
+
+A lease is one plain NumPy array, the root, over the slot's bytes; every leaf of the batch is a view of it, and NumPy
+lets all views of views refer to that root. So the root dies exactly when the consumer holds no array of the batch any
+more, and its weak reference's callback frees the slot. The callback may run in any thread and inside garbage collection:
+it does nothing but put the slot on a `SimpleQueue`, whose `put` is reentrant.
+
+Leaves start at multiples of 64 bytes, so that frameworks can alias them, which the lease survives.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from fitstream.spec import Layout, aligned
+
+__all__ = ["Slot", "make_ring", "make_spare"]
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Slot:
+    """The memory of one batch and what is being done with it.
+
+    Attributes:
+        buffer: The memory that holds it, at `offset`.
+        leaves: Arrays that lanes write, `(rows, ...)` each.
+        spare: Memory beyond the ring, made for a consumer that holds every slot; it serves one batch.
+        run: The run (see `board`) that the content belongs to, or None.
+        number: The batch's place in that run, from 0.
+        rows: Rows that the batch has.
+        pending: Parts still to be finished before the slot is ready.
+        failure: The failure in the lowest row, and that row.
+        lease: The handed-out root, while it lives.
+    """
+
+    buffer: Any
+    offset: int
+    layout: Layout
+    spare: bool
+    leaves: list[npt.NDArray[Any]]
+    run: Any = None
+    number: int = -1
+    pass_index: int = 0
+    step: int = 0
+    rows: int = 0
+    sample_count: int = 0
+    last_of_pass: bool = False
+    pending: int = 0
+    failure: tuple[int, BaseException] | None = None
+    lease: weakref.ref[Any] | None = None
+
+    @property
+    def leased(self) -> bool:
+        return self.lease is not None and self.lease() is not None
+
+    def hand_out(self, on_end: Callable[[Slot], None]) -> list[npt.NDArray[Any]]:
+        """Start a lease.
+
+        Args:
+            on_end: Called with this slot when the consumer has dropped every array of the batch; must not block.
+        Returns:
+            The batch's leaves, views of one root.
+        """
+        root = np.frombuffer(self.buffer, np.uint8, self.layout.slot_bytes, self.offset)
+        owner = os.getpid()
+
+        def ended(_: object) -> None:
+            # A forked child that drops its copy of the batch must not free the parent's slot.
+            if os.getpid() == owner:
+                on_end(self)
+
+        self.lease = weakref.ref(root, ended)
+        return self.layout.leaves(root, self.rows)
+
+
+def make_ring(layout: Layout, slot_count: int) -> list[Slot]:
+    """Allocate the ring: anonymous memory, freed when the last lease and the last slot are gone."""
+    # Page-aligned, so leaves are 64-byte aligned. Never closed by hand: leases may outlive the loader.
+    stride = aligned(layout.slot_bytes)
+    memory = mmap.mmap(-1, stride * slot_count)
+    return [_make_slot(memory, i * stride, layout, spare=False) for i in range(slot_count)]
+
+
+def make_spare(layout: Layout) -> Slot:
+    """Allocate a slot beyond the ring."""
+    return _make_slot(mmap.mmap(-1, layout.slot_bytes), 0, layout, spare=True)
+
+
+def _make_slot(buffer: Any, offset: int, layout: Layout, *, spare: bool) -> Slot:
+    root = np.frombuffer(buffer, np.uint8, layout.slot_bytes, offset)
+    return Slot(buffer, offset, layout, spare, layout.leaves(root, layout.rows))

@@ -1,0 +1,372 @@
+"""The loader: iterates a plan, tells what it measured, and closes.
+
+Lanes start with the first stream and live until `close()`, an error, or the end of the program. One stream runs at a
+time; a new one ends the older. An error closes the lanes before it is raised; the next stream starts new ones.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+from fitstream.engine.board import Run
+from fitstream.engine.pipeline import Pipeline
+from fitstream.errors import LoaderClosed, PlanError
+from fitstream.events import BatchDelivered, Event, Observer, PassEnded, PassStarted
+from fitstream.plan import Plan
+from fitstream.spec import format_bytes
+
+if TYPE_CHECKING:
+    from fitstream.adapters.keras import KerasDataset
+
+__all__ = ["Delivered", "Loader", "Stats", "Stream"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """One batch and where it stands.
+
+    Attributes:
+        batch: Tree of arrays `(batch, ...)`, valid as long as any of them is held.
+        pass_index: The pass, from 0.
+        step: The batch's place in the pass, from 0.
+        sample_count: Real samples in it, padding left out.
+        last_of_pass: Whether the pass ends with it; False where that isn't known yet.
+    """
+
+    batch: Any
+    pass_index: int
+    step: int
+    sample_count: int
+    last_of_pass: bool
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a loader measured so far.
+
+    Attributes:
+        pass_index: The pass of the last delivered batch.
+        step: Its place in the pass.
+        batch_count: Batches delivered.
+        sample_count: Samples delivered.
+        elapsed_s: Seconds since the first batch was asked for, pauses between streams left out.
+        waited_s: Seconds of them that the consumer waited for batches.
+        peak_bytes: Most memory that fitstream held: ring, scratch, index, waiting samples.
+        projected_bytes: What the plan allowed for that.
+        budget_bytes: What the user allowed.
+        lane_count: Lanes; 0 where the calling thread does the work.
+        fallback_count: JPEG files that the fast decoder refused and Pillow read.
+        spare_count: Batches made beyond the ring, because the consumer held all of it.
+    """
+
+    pass_index: int
+    step: int
+    batch_count: int
+    sample_count: int
+    elapsed_s: float
+    waited_s: float
+    peak_bytes: int
+    projected_bytes: int
+    budget_bytes: int
+    lane_count: int
+    fallback_count: int
+    spare_count: int
+
+    @property
+    def samples_per_s(self) -> float:
+        """Samples delivered per second."""
+        return self.sample_count / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+    @property
+    def waited_share(self) -> float:
+        """Share of the time that the consumer waited for data, from 0 to 1."""
+        return self.waited_s / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+
+@final
+class _Meter:
+    """Counts what was delivered. Written by the consumer's thread, read by any."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = tuple(observers)
+        self.pass_index = self.step = self.batch_count = self.sample_count = 0
+        self.elapsed_s = self.waited_s = 0.0
+        self._since: float | None = None
+        self._pass_batches = self._pass_samples = 0
+
+    def asked(self) -> float:
+        now = time.perf_counter()
+        if self._since is not None:
+            self.elapsed_s += now - self._since
+        self._since = now
+        return now
+
+    def got(self, delivered: Delivered, asked: float) -> None:
+        now = time.perf_counter()
+        self.elapsed_s += now - asked
+        self.waited_s += now - asked
+        self._since = now
+        self.pass_index, self.step = delivered.pass_index, delivered.step
+        self.batch_count += 1
+        self.sample_count += delivered.sample_count
+        if not self._observers:
+            return
+        if delivered.step == 0:
+            self._pass_batches = self._pass_samples = 0
+            self.emit(PassStarted(delivered.pass_index))
+        self._pass_batches += 1
+        self._pass_samples += delivered.sample_count
+        self.emit(BatchDelivered(delivered.pass_index, delivered.step, delivered.sample_count, now - asked))
+        if delivered.last_of_pass:
+            self.emit(PassEnded(delivered.pass_index, self._pass_batches, self._pass_samples))
+
+    def pause(self) -> None:
+        self._since = None
+
+    def emit(self, event: Event) -> None:
+        for observer in self._observers:
+            observer.on_event(event)
+
+
+@final
+class Stream:
+    """Batches from one position on, passes laid end to end. Made by `loader.stream()`; usable from any thread."""
+
+    def __init__(self, loader: Loader, pipeline: Pipeline, run: Run) -> None:
+        self._loader = loader
+        self._pipeline = pipeline
+        self._run = run
+        self._number = 0
+        self._lock = threading.Lock()
+        self._closed = False
+        self.position = (run.first_pass, run.first_step)
+
+    def take(self) -> Delivered:
+        """Wait for the next batch.
+
+        Raises:
+            StopIteration: After the last one.
+            FitstreamError: If a sample failed; or `LoaderClosed` after `close()`, or when a newer stream replaced this.
+        """
+        with self._lock:
+            if self._closed:
+                raise LoaderClosed("this stream of batches is closed.")
+            meter = self._loader._meter
+            asked = meter.asked()
+            try:
+                got = self._pipeline.take(self._run, self._number)
+            except LoaderClosed:
+                raise
+            except BaseException as error:
+                # Ctrl-C doesn't wait for a function of the user's that takes long.
+                self._loader._stop(patient=isinstance(error, Exception))
+                raise
+            if got is None:
+                meter.pause()
+                raise StopIteration
+            slot, leaves = got
+            self._number += 1
+            batch = self._loader.plan.batch_structure.build(leaves)
+            delivered = Delivered(batch, slot.pass_index, slot.step, slot.sample_count, slot.last_of_pass)
+            self.position = (slot.pass_index + 1, 0) if slot.last_of_pass else (slot.pass_index, slot.step + 1)
+            self._loader._next = self.position
+            meter.got(delivered, asked)
+            return delivered
+
+    def close(self) -> None:
+        """End the stream; a `take()` that waits in another thread raises `LoaderClosed`. The lanes stay."""
+        if not self._closed:
+            self._closed = True
+            self._loader._meter.pause()
+            self._pipeline.board.abandon(self._run)
+
+
+@final
+class Loader:
+    """Runs a plan. Made by `ds.loader(...)`.
+
+    Iterate it for one epoch at a time; each `iter(loader)` starts the next epoch and ends an iterator that is still
+    open. Batches are trees of NumPy arrays that stay valid, and are never overwritten, as long as they are held.
+
+    Attributes:
+        plan: The plan that it runs.
+    """
+
+    def __init__(self, plan: Plan, observers: Sequence[Observer] = ()) -> None:
+        for observer in observers:
+            if not isinstance(observer, Observer):
+                raise PlanError(f"an observer needs a method on_event(event); {type(observer).__name__} has none.")
+        self.plan = plan
+        self._meter = _Meter(observers)
+        self._lock = threading.Lock()
+        self._pipeline: Pipeline | None = None
+        self._finalizer: weakref.finalize[[], Loader] | None = None
+        self._next = (0, 0)
+        self._peak_bytes = self._fallback_count = self._spare_count = 0
+        self._closed = False
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in progress, or the next one to start if none is."""
+        return self._next[0]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next `iter(loader)` start this epoch, counted from 0."""
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+            raise PlanError(f"epoch={epoch!r} must be a number from 0 on.")
+        self._next = (epoch, 0)
+
+    def __len__(self) -> int:
+        """Batches of an epoch.
+
+        Raises:
+            TypeError: If the source doesn't know its length.
+        """
+        if self.plan.steps is None:
+            raise TypeError("this loader's source doesn't know its length; give it as from_generator(fn, length=...).")
+        return self.plan.steps
+
+    def __iter__(self) -> Iterator[Any]:
+        pass_index, step = self._next
+        # A pass that was left in mid-way is over: the next epoch starts.
+        stream = self.stream(first_pass=pass_index + (step > 0), single_pass=True)
+        return _Epoch(self, stream)
+
+    def stream(
+        self,
+        *,
+        first_pass: int | None = None,
+        first_step: int = 0,
+        steps: int | None = None,
+        single_pass: bool = False,
+    ) -> Stream:
+        """Start batches from a position on, passes laid end to end, and end an older stream.
+
+        Args:
+            first_pass: Where to start; None for where the last stream stopped.
+            first_step: Step of that pass to start with.
+            steps: Batches in all; None for endless, or until the pass ends.
+            single_pass: End with the pass.
+        """
+        if first_pass is None:
+            first_pass, first_step = self._next
+        if single_pass and self.plan.steps is not None:
+            steps = self.plan.steps - first_step
+        with self._lock:
+            if self._closed:
+                raise LoaderClosed("the loader is closed. Make a new one with ds.loader(...).")
+            if self._pipeline is None or self._pipeline.board.closed:
+                self._start()
+            pipeline = self._pipeline
+            assert pipeline is not None
+            run = Run(first_pass, first_step, steps, single_pass)
+            self._next = (first_pass, first_step)
+            self._meter.pause()
+            pipeline.board.start_run(run)
+            return Stream(self, pipeline, run)
+
+    def _start(self) -> None:
+        pipeline = Pipeline(self.plan, self._meter.emit, owner=self._meter)
+        self._pipeline = pipeline
+        # Ends the lanes when the loader is collected, or the program ends, without close().
+        self._finalizer = weakref.finalize(self, pipeline.close)
+
+    def _stop(self, *, patient: bool = True) -> None:
+        """End the lanes; the next stream starts new ones."""
+        with self._lock:
+            pipeline, self._pipeline = self._pipeline, None
+            if pipeline is None:
+                return
+            self._peak_bytes = max(self._peak_bytes, pipeline.peak_bytes)
+            self._fallback_count += pipeline.fallback_count
+            self._spare_count += pipeline.board.spare_count
+            if self._finalizer is not None:
+                self._finalizer.detach()
+        pipeline.close(patient=patient)
+
+    def stats(self) -> Stats:
+        """What was measured so far, over all epochs."""
+        meter, pipeline = self._meter, self._pipeline
+        peak, fallbacks, spares = self._peak_bytes, self._fallback_count, self._spare_count
+        if pipeline is not None:
+            peak = max(peak, pipeline.peak_bytes)
+            fallbacks += pipeline.fallback_count
+            spares += pipeline.board.spare_count
+        plan = self.plan
+        held = plan.index_bytes + plan.queue_bytes + max(1, plan.lane_count) * plan.hand_bytes
+        return Stats(
+            pass_index=meter.pass_index,
+            step=meter.step,
+            batch_count=meter.batch_count,
+            sample_count=meter.sample_count,
+            elapsed_s=meter.elapsed_s,
+            waited_s=meter.waited_s,
+            peak_bytes=peak + held if peak else 0,
+            projected_bytes=plan.projected_bytes,
+            budget_bytes=plan.budget_bytes,
+            lane_count=plan.lane_count,
+            fallback_count=fallbacks,
+            spare_count=spares,
+        )
+
+    def keras(self, steps_per_epoch: int | None = None) -> KerasDataset:
+        """A `keras.utils.PyDataset` for `model.fit`, `evaluate` and `predict`.
+
+        Args:
+            steps_per_epoch: Its length; passes are laid end to end. None for a pass an epoch.
+        Raises:
+            PlanError: If the source doesn't know its length and `steps_per_epoch` isn't given.
+        """
+        # Loads Keras and its backend, which `import fitstream` must not.
+        from fitstream.adapters.keras import KerasDataset
+
+        return KerasDataset(self, steps_per_epoch)
+
+    def close(self) -> None:
+        """End the lanes and give the ring back. Batches that are still held stay valid."""
+        self._closed = True
+        self._stop()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        plan = self.plan
+        steps = "?" if plan.steps is None else f"{plan.steps:,}"
+        state = "closed" if self._closed else f"epoch {self.epoch}"
+        return (
+            f"Loader({state}, {steps} batches of {plan.batch_size}, {plan.lane_count} lanes, "
+            f"{format_bytes(plan.projected_bytes)} of {format_bytes(plan.budget_bytes)})"
+        )
+
+
+@final
+class _Epoch(Iterator[Any]):
+    """One epoch of a loader, as `for batch in loader` sees it."""
+
+    def __init__(self, loader: Loader, stream: Stream) -> None:
+        self._stream = stream
+        self._loader = loader
+        self._over = False
+
+    def __next__(self) -> Any:
+        if self._over:
+            raise StopIteration
+        try:
+            return self._stream.take().batch
+        except StopIteration:
+            self._over = True
+            # Where the length wasn't known, only now is the pass known to be over.
+            if self._loader._next[1] > 0:
+                self._loader._next = (self._loader._next[0] + 1, 0)
+            raise

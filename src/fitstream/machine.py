@@ -1,0 +1,67 @@
+"""What this machine has to give: cores and free memory, limits of containers (cgroups, versions 1 and 2) counted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+__all__ = ["available_cores", "available_memory_bytes"]
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity, cut by the cgroup's quota. At least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for group in _own_groups("cpu"):
+        quota, period = _number(group / "cpu.cfs_quota_us"), _number(group / "cpu.cfs_period_us")
+        words = _text(group / "cpu.max").split()
+        if len(words) == 2 and words[0].isdigit():
+            quota, period = int(words[0]), int(words[1])
+        if quota and period:
+            cores = min(cores, -(-quota // period))
+    return max(1, cores)
+
+
+def available_memory_bytes() -> int:
+    """Bytes that can be allocated without swapping, cut by the limits of the cgroup and its parents."""
+    import psutil  # not needed where the user gives a budget
+
+    free = int(psutil.virtual_memory().available)
+    for group in _own_groups("memory"):
+        for limit_name, used_name in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            limit, used = _number(group / limit_name), _number(group / used_name)
+            if limit is not None and used is not None:
+                free = min(free, max(0, limit - used))
+    return free
+
+
+def _own_groups(controller: str) -> Iterator[Path]:
+    """The folders of this process's cgroup and its parents, for one controller."""
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":
+            base = _CGROUPS
+        elif controller in controllers.split(","):
+            base = _CGROUPS / controllers
+        else:
+            continue
+        path = PurePosixPath(name.lstrip("/"))
+        for folder in (path, *path.parents):
+            yield base / folder
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

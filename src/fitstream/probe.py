@@ -1,0 +1,111 @@
+"""What the first sample tells: its tree, shapes and dtypes, and the scratch memory that making it took.
+
+Run once for a plan, in the calling thread, with nothing started. The sample of a generator is kept and delivered later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from fitstream.chain import Chain, Recipe, whole_rows
+from fitstream.errors import PlanError
+from fitstream.operations import Batch, Decode, Map, Operation
+from fitstream.sampling import Order, Shard, Shuffle, Split, Take
+from fitstream.scratch import Allowance, Arena
+from fitstream.sources.base import Sequential, Source
+from fitstream.spec import ArraySpec, Structure, array_spec
+
+__all__ = ["Probe", "probe", "recipe_of", "sample_order"]
+
+
+def recipe_of(source: Source | Sequential, operations: Sequence[Operation]) -> Recipe:
+    """What a lane does to make samples of a dataset."""
+    stages = [operation for operation in operations if isinstance(operation, (Decode, Map))]
+    seed = next((operation.seed for operation in operations if isinstance(operation, Shuffle)), 0)
+    return Recipe(source if isinstance(source, Source) else None, tuple(enumerate(stages)), seed)
+
+
+def sample_order(source: Source, operations: Sequence[Operation]) -> Order:
+    """The order of a dataset's samples, before batching."""
+    chosen = []
+    for operation in operations:
+        if isinstance(operation, Batch):
+            break
+        if isinstance(operation, (Take, Split, Shard, Shuffle)):
+            chosen.append(operation)
+    return Order(len(source), chosen)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What one sample tells.
+
+    Attributes:
+        structure: Tree of a sample (or of a finished batch).
+        specs: Spec of each leaf, without the batch axis.
+        scratch_bytes: Scratch that making it took.
+        raw_bytes: What a generator gave, before any stage.
+        rows: Rows of a finished batch, else 1.
+    """
+
+    structure: Structure
+    specs: tuple[ArraySpec, ...]
+    scratch_bytes: int
+    raw_bytes: int
+    rows: int
+
+
+def probe(source: Source | Sequential, operations: Sequence[Operation], *, whole: bool, limit_bytes: int) -> Probe:
+    """Make the first sample of the first pass and describe it.
+
+    Raises:
+        SampleError: If it can't be made.
+        PlanError: If it isn't made of numbers, or there is none.
+    """
+    recipe = recipe_of(source, operations)
+    allowance = Allowance(0, limit_bytes, limit_bytes)
+    chain = Chain(recipe, Arena(allowance))
+    raw: Any = None
+    index = 0
+    if isinstance(source, Source):
+        order = sample_order(source, operations)
+        if order.count == 0:
+            raise PlanError(f"the dataset has no samples left of {source!r} after take, split and shard.")
+        index = int(order.indices(0, [0])[0])
+    else:
+        raw = source.first()
+    try:
+        sample = chain.sample(index, 0, raw)
+        structure = Structure(sample)
+        leaves = [_as_numbers(chain, leaf, name, index) for leaf, name in
+                  zip(structure.flatten(sample), structure.names, strict=True)]  # fmt: skip
+        if not leaves:
+            raise chain.failure(TypeError("the sample is empty: a tuple or dict without parts"), index, "batch")
+        rows = 1
+        specs = tuple(array_spec(leaf) for leaf in leaves)
+        if whole:
+            try:
+                rows = whole_rows(leaves, structure.names)
+            except ValueError as error:
+                raise PlanError(f"the first batch can't be used: {error}.") from None
+            specs = tuple(ArraySpec(spec.shape[1:], spec.dtype) for spec in specs)
+        raw_bytes = sum(np.asarray(leaf).nbytes for leaf in Structure(raw).flatten(raw)) if raw is not None else 0
+    finally:
+        chain.arena.reset()
+        chain.close()
+    return Probe(structure, specs, allowance.large_peak_bytes, raw_bytes, rows)
+
+
+def _as_numbers(chain: Chain, leaf: Any, name: str, index: int) -> np.ndarray[Any, Any]:
+    try:
+        array_spec(leaf)
+    except TypeError as error:
+        where = f"its array{name} " if name else "it "
+        raise PlanError(str(chain.failure(TypeError(where + str(error)), index, "batch"))) from None
+    return np.asarray(leaf)

@@ -1,0 +1,105 @@
+"""Generators: samples, or finished batches, that come one after another.
+
+They run in one thread of the main process and are never copied or sent away. The sample that `plan()` reads is kept and
+delivered first, so that no generator is started twice and no sample is lost.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, final
+
+from fitstream.errors import SourceError
+from fitstream.sources.base import Sequential
+
+__all__ = ["GeneratorSource"]
+
+
+@final
+class GeneratorSource(Sequential):
+    """A function that makes an iterable for each pass, or one iterator that serves a single pass.
+
+    Args:
+        make: `make() -> iterable`, called anew each pass; or an iterator.
+        length: Samples of a pass, or None. A pass ends there at the latest.
+        what: What it yields, "samples" or "batches", for messages.
+    Raises:
+        SourceError: If it is neither a function nor an iterator.
+    """
+
+    def __init__(
+        self, make: Callable[[], Iterable[Any]] | Iterator[Any], length: int | None, what: str = "samples"
+    ) -> None:
+        self.what = what
+        self._length = length
+        self._lock = threading.Lock()
+        self._kept: tuple[Any, Iterator[Any]] | None = None
+        self._owner: weakref.ref[Any] | None = None
+        self._one_shot: Iterator[Any] | None = None
+        self._make: Callable[[], Iterable[Any]] | None = None
+        if length is not None and length <= 0:
+            raise SourceError(f"length={length} must be positive, or None where it isn't known.")
+        if hasattr(make, "__next__"):
+            self._one_shot = iter(make)
+        elif callable(make):
+            self._make = make
+        else:
+            raise SourceError(
+                f"a {type(make).__name__} is not a generator function. Pass the function itself, without calling it."
+            )
+        self.name = getattr(make, "__qualname__", None) or type(make).__name__
+
+    @property
+    def length(self) -> int | None:
+        return self._length
+
+    @property
+    def one_shot(self) -> bool:
+        return self._make is None
+
+    def first(self) -> Any:
+        with self._lock:
+            if self._kept is None:
+                iterator = self._begin()
+                try:
+                    sample = next(iterator)
+                except StopIteration:
+                    raise SourceError(
+                        f"the generator {self.name} yielded nothing, so there is nothing to feed. "
+                        "Check the condition that its loop starts with."
+                    ) from None
+                self._kept = (sample, iterator)
+            return self._kept[0]
+
+    def start(self, owner: object) -> Iterator[Any]:
+        with self._lock:
+            if self._make is None:
+                taken = self._owner() if self._owner is not None else None
+                if taken is not None and taken is not owner:
+                    raise SourceError(
+                        f"the generator {self.name} can run only once and feeds another loader already. "
+                        "Pass a function that makes a new generator."
+                    )
+                self._owner = weakref.ref(owner)
+            if self._kept is not None:
+                (sample, iterator), self._kept = self._kept, None
+                return itertools.chain([sample], iterator)
+            return self._begin()
+
+    def _begin(self) -> Iterator[Any]:
+        if self._make is not None:
+            return iter(self._make())
+        if self._one_shot is None:
+            raise SourceError(
+                f"the generator {self.name} can run only once, and its pass has begun already. "
+                "Pass a function that makes a new generator for each pass."
+            )
+        iterator, self._one_shot = self._one_shot, None
+        return iterator
+
+    def __repr__(self) -> str:
+        count = "an unknown number of" if self._length is None else f"{self._length:,}"
+        return f"{count} {self.what} a pass from the generator {self.name}"
