@@ -69,8 +69,8 @@ class BatchOrder:
             )
         if self._last == "keep" and 0 < rest < shard.count:
             raise PlanError(
-                f"the last batch has {rest} samples, fewer than the {shard.count} ranks, so some rank would get none and "
-                'take fewer steps. Use last="drop", last="pad" or last="wrap".'
+                f"the last batch has {rest} samples, fewer than the {shard.count} ranks, so some rank would get none "
+                'and take fewer steps. Use last="drop", last="pad" or last="wrap".'
             )
 
     @property

@@ -121,9 +121,10 @@ class Needs:
             lanes = max(n for n in range(1, lane_count) if self._least_bytes(n) <= self.budget_bytes)
             advice.append(f"workers <= {lanes}")
         advice.append(f'memory >= "{_round_up(least)}"')
+        settings = ", or ".join(advice)
         told = self.memory if isinstance(self.memory, str) else format_bytes(self.memory)
         return PlanError(
-            f"The plan needs {format_bytes(least)} but memory={told!r}: {' + '.join(parts)}. Use {', or '.join(advice)}."
+            f"The plan needs {format_bytes(least)} but memory={told!r}: {' + '.join(parts)}. Use {settings}."
         )
 
 

@@ -294,7 +294,7 @@ _LIBRARIES = tuple(
 
 
 def _user_line(error: BaseException) -> str | None:
-    """ "file:line in function" of the innermost frame that is neither ours nor a library's."""
+    """The innermost frame that is neither ours nor a library's, as "file:line in function"."""
     outside = [frame for frame in _frames(error) if not frame[0].startswith(_PACKAGE)]
     own = [frame for frame in outside if not frame[0].startswith(_LIBRARIES)]
     for file, line, function in reversed(own or outside):

@@ -40,13 +40,13 @@ def from_folder(
 ) -> Dataset:
     """Pictures in folders, one sub-folder a class.
 
-    Samples are `(image, label)`, the image `(height, width, channels)`, RGB; or the image alone with `label_mode=None`.
+    Samples are `(image, label)`, the image `(height, width, channels)`, RGB; or the image with `label_mode=None`.
 
     Args:
         root: The folder.
         image_size: `(height, width)` in pixels, or one number for both; None keeps each picture's own.
-        label_mode: "int": int64 `()`; "categorical": float32 `(classes,)`; "binary": float32 `(1,)`; None: no label, and
-            sub-folders aren't classes.
+        label_mode: "int": int64 `()`; "categorical": float32 `(classes,)`; "binary": float32 `(1,)`; None: no label,
+            and sub-folders aren't classes.
         classes: Names of the sub-folders in label order; None for all, sorted.
         recursive: Take pictures from deeper folders too.
         extensions: File name endings that count as pictures, such as `[".jpg"]`.
@@ -82,13 +82,14 @@ def from_table(
     """Pictures listed by a table.
 
     Args:
-        table: A .csv, .tsv, .json (list of objects), .jsonl or .parquet file; a pandas, polars or pyarrow table; a list of
-            dicts; or a 2-D array whose rows are `[path, label...]`.
+        table: A .csv, .tsv, .json (list of objects), .jsonl or .parquet file; a pandas, polars or pyarrow table; a list
+            of dicts; or a 2-D array whose rows are `[path, label...]`.
         image: Column of the paths.
         label: Column of the labels, or several, which become one float32 vector.
         root: Folder that relative paths start from; None for the table's own. With a root given, no path leaves it.
         image_size: As in `from_folder`.
-        label_mode: "int" | "categorical" | "binary" | "raw" | None, as in `from_folder`; "raw" keeps numbers as they are.
+        label_mode: "int" | "categorical" | "binary" | "raw" | None, as in `from_folder`; "raw" keeps numbers as they
+            are.
         classes: Names of the classes in label order; None for all, sorted.
         allow_outside: Let paths leave the root.
         channels: As in `from_folder`, like all that follow.
@@ -169,7 +170,5 @@ def from_batches(source: Any, length: int | None = None, batch_size: int | None 
 def _options(
     image_size: ImageSize, channels: int, resize: Resize, interpolation: Interpolation, dtype: str, max_pixels: int
 ) -> ImageOptions:
-    size = (image_size, image_size) if isinstance(image_size, int) and not isinstance(image_size, bool) else image_size
-    if isinstance(size, list):
-        size = tuple(size)
-    return ImageOptions(size, channels, resize, interpolation, dtype, max_pixels)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return ImageOptions(None if size is None else tuple(size), channels, resize, interpolation, dtype, max_pixels)

@@ -7,13 +7,13 @@ Each method returns a new description and reads nothing, except those that say s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import numpy as np
 
 from fitstream.batching import BatchOrder
 from fitstream.chain import Chain, Filler
-from fitstream.errors import PlanError, SampleError
+from fitstream.errors import PlanError
 from fitstream.events import Observer
 from fitstream.loader import Loader
 from fitstream.operations import Batch, Decode, Last, Map, Operation
@@ -22,11 +22,9 @@ from fitstream.probe import probe, recipe_of, sample_order
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
 from fitstream.sources.base import Sequential, Source
-from fitstream.spec import Layout
 
 __all__ = ["Dataset"]
 
-_T = TypeVar("_T")
 #: What one sample may take of memory outside a loader, where no budget is given.
 _SAMPLE_LIMIT_BYTES = 2**30
 
@@ -60,8 +58,8 @@ class Dataset:
         """Call a function for each sample.
 
         Args:
-            fn: Called as `fn(*parts)` for a tuple, `fn(sample)` otherwise, in several lanes at once. If its signature
-                names `rng`, it gets a `numpy.random.Generator` seeded by (seed, pass, place in the chain, source index),
+            fn: Called as `fn(*parts)` for a tuple, `fn(sample)` otherwise, in several lanes at once. If its
+                signature names `rng`, it gets a `numpy.random.Generator` seeded by (seed, pass, place in the chain, source index),
                 so that epochs differ and are the same again with any number of workers. The arrays that it gets are
                 its own: it may change or keep them. Finished batches of `from_batches` are passed whole.
         Raises:
@@ -94,8 +92,8 @@ class Dataset:
 
         Args:
             size: Samples of a batch; of a global batch, where `shard` follows.
-            last: What becomes of a pass's rest: "keep" a smaller batch, "drop" it, "pad" it with zero samples, or "wrap"
-                into the next pass (batch k of epoch e holds the samples from `(e * len + k) * size` on, of the passes
+            last: What becomes of a pass's rest: "keep" a smaller batch, "drop" it, "pad" it with zero samples, or
+                "wrap" into the next pass (batch k of epoch e holds the samples from `(e * len + k) * size` on, of the passes
                 laid end to end).
             mask: Add a last part, float32 `(batch,)`, that is 1 for samples and 0 for padding; Keras takes it as
                 sample weights when samples are `(x, y)`.
@@ -202,7 +200,7 @@ class Dataset:
 
     def _must_come_first(self, call: str) -> None:
         if self._has(Shuffle, Batch):
-            name = call.split("(")[0]
+            name = call.split("(", maxsplit=1)[0]
             raise PlanError(f"{name}() must come before shuffle() and batch(): write .{call}.shuffle(0).batch(64).")
 
     # What can be asked.

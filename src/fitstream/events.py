@@ -68,7 +68,7 @@ class PassEnded:
 
 @dataclass(frozen=True, slots=True)
 class RingExtended:
-    """The consumer holds every slot of the ring; the next batch was made in memory of its own, which the consumer owns."""
+    """The consumer holds every slot of the ring; the next batch is made in memory of its own."""
 
     held_count: int
     batch_bytes: int

@@ -287,7 +287,7 @@ def _layout(first: Probe, rows: int, mask: bool) -> tuple[Layout, Structure]:
 
 
 def _chunk_rows(rows: int, lane_count: int, recipe: Recipe, first: Probe) -> int:
-    """Rows that a lane takes at a time: few, so that all lanes work on the first batch; many where a row costs little."""
+    """Rows that a lane takes at a time: few, so that all lanes work on the first batch; many where rows are cheap."""
     share = -(-rows // max(1, lane_count))
     if recipe.source is not None and not recipe.stages and not first.scratch_bytes:
         # Arrays are gathered by one call, which must not be cut so small that the call itself costs more than the rows.

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
-import numpy.typing as npt
 
 from fitstream.chain import Chain, Recipe, whole_rows
 from fitstream.errors import PlanError

@@ -11,7 +11,7 @@ Memory that a library allocates for itself (Pillow) is not cut from the block bu
 from __future__ import annotations
 
 import threading
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,8 @@ class Allowance:
         suggested = self.budget_bytes + need_bytes - self.large_bytes
         return TooLarge(
             f"it needs {format_bytes(need_bytes)} of scratch memory at once, but the budget leaves "
-            f'{format_bytes(max(self.lane_bytes, self.large_bytes))} for one sample. Use memory >= "{-(-suggested // 10**6)} MB".'
+            f"{format_bytes(max(self.lane_bytes, self.large_bytes))} for one sample. "
+            f'Use memory >= "{-(-suggested // 10**6)} MB".'
         )
 
 
@@ -113,5 +114,5 @@ class Arena:
     def __enter__(self) -> Arena:
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.reset()

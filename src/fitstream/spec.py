@@ -75,15 +75,14 @@ def parse_bytes(value: int | str, name: str = "memory") -> int:
     return count
 
 
-def format_bytes(count: int | float) -> str:
+def format_bytes(count: float) -> str:
     """Write a number of bytes for people, in decimal units: "999 B", "1.50 kB", "45.4 MB"."""
     size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(size) < 999.5:
-            break
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while abs(size) >= 999.5 and len(units) > 1:
         size /= 1000
-    else:
-        unit = "TB"
+        units.pop(0)
+    unit = units[0]
     if unit == "B" or abs(size) >= 100:
         return f"{size:.0f} {unit}"
     return f"{size:.3g} {unit}"

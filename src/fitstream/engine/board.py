@@ -7,7 +7,7 @@ is bounded because a batch needs a slot, and a slot comes back only when its lea
 
 What a lane finishes for an abandoned run is thrown away by comparing run identities, so nothing must be awaited when a
 loop is left early. Of several failures in one batch the lowest row's counts, so that errors are as reproducible as
-batches. The lock guards the run's counters and each slot's `pending`; nothing slow and no code of the user's runs in it.
+batches. The lock guards the run's counters and each slot's `pending`; no code of the user's runs in it.
 """
 
 from __future__ import annotations

@@ -6,32 +6,37 @@ The setting belongs to the whole process, so it is counted over loaders and put 
 from __future__ import annotations
 
 import threading
+from typing import final
 
-__all__ = ["hold_codec_threads", "release_codec_threads"]
-
-_lock = threading.Lock()
-_holders = 0
-_before = 0
+__all__ = ["codec_threads"]
 
 
-def hold_codec_threads() -> None:
-    """Let OpenCV use one thread, until `release_codec_threads` was called as often."""
-    import cv2  # loads slowly, and only pictures need it
+@final
+class _CodecThreads:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._before = 0
 
-    global _holders, _before
-    with _lock:
-        if _holders == 0:
-            _before = cv2.getNumThreads()
-            cv2.setNumThreads(1)
-        _holders += 1
+    def hold(self) -> None:
+        """Let OpenCV use one thread, until `release` was called as often."""
+        import cv2  # loads slowly, and only pictures need it
+
+        with self._lock:
+            if self._holders == 0:
+                self._before = cv2.getNumThreads()
+                cv2.setNumThreads(1)
+            self._holders += 1
+
+    def release(self) -> None:
+        """Undo one `hold`."""
+        import cv2
+
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0:
+                cv2.setNumThreads(self._before)
 
 
-def release_codec_threads() -> None:
-    """Undo one `hold_codec_threads`."""
-    import cv2
-
-    global _holders
-    with _lock:
-        _holders -= 1
-        if _holders == 0:
-            cv2.setNumThreads(_before)
+#: One for the process, as the setting is.
+codec_threads = _CodecThreads()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, final
 
-from fitstream.engine.board import Board, Chunk
 from fitstream.chain import Filler, RowError
+from fitstream.engine.board import Board, Chunk
 from fitstream.engine.ring import Slot
 
 __all__ = ["Filling", "fill_chunk"]

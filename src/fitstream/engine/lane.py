@@ -62,7 +62,7 @@ class ThreadLane:
                     token = None
             finally:
                 worker.close()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  handed over to the consumer, whatever it is
             self._on_crash(error)
 
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, final
 
-from fitstream.engine.board import Board, Run
 from fitstream.chain import Chain, Filler
-from fitstream.engine.codecs import hold_codec_threads, release_codec_threads
+from fitstream.engine.board import Board, Run
+from fitstream.engine.codecs import codec_threads
 from fitstream.engine.filling import Filling
 from fitstream.engine.lane import STOP, ThreadLane, Worker, work_here
 from fitstream.engine.reading import Reading
@@ -28,7 +28,7 @@ from fitstream.scratch import Allowance, Arena
 
 __all__ = ["Pipeline"]
 
-#: A consumer that lets go of batches late (JAX, at its next call) gets this long before a batch is made beyond the ring.
+#: What a consumer that lets go of batches late (JAX, at its next call) gets before a batch is made beyond the ring.
 _GRACE_S = 0.1
 #: How often a waiting consumer looks whether the lanes live.
 _WATCH_S = 1.0
@@ -58,7 +58,7 @@ class Pipeline:
         self._here: Worker | None = None
         self._decodes = plan.recipe.image_options is not None
         if self._decodes:
-            hold_codec_threads()
+            codec_threads.hold()
         self._start_lanes()
         ring_bytes = plan.slot_count * plan.layout.slot_bytes
         emit(LanesStarted(plan.lane_count, plan.slot_count, ring_bytes, plan.lane_reason))
@@ -193,7 +193,7 @@ class Pipeline:
             if lane.thread is not threading.current_thread():
                 lane.thread.join(max(0.0, deadline - time.monotonic()))
         if self._decodes:
-            release_codec_threads()
+            codec_threads.release()
         self.board.slots = []
         self._emit(LanesStopped())
         stuck = [lane.thread.name for lane, _ in self._lanes if lane.thread.is_alive()]

@@ -11,8 +11,8 @@ from typing import Any, final
 
 import numpy as np
 
-from fitstream.engine.board import Board, Chunk, Run
 from fitstream.chain import Filler
+from fitstream.engine.board import Board, Chunk, Run
 from fitstream.engine.filling import fill_chunk
 from fitstream.engine.ring import Slot
 from fitstream.errors import FitstreamError, SourceError

@@ -30,7 +30,7 @@ class Reader(ABC):
             index: From 0, below the source's length.
             arena: Scratch. What is returned may live in it and is used before the arena is reset.
         Returns:
-            A sample: a tree of arrays. A leaf that is a `memoryview` is an encoded file, to be decoded by the next stage.
+            A sample: a tree of arrays. A leaf that is a `memoryview` is an encoded file, for the next stage.
         """
 
     def gather(self, indices: Indices, out: Sequence[npt.NDArray[Any]]) -> bool:

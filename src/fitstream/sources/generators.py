@@ -10,7 +10,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, final
+from typing import Any, cast, final
 
 from fitstream.errors import SourceError
 from fitstream.sources.base import Sequential
@@ -43,7 +43,7 @@ class GeneratorSource(Sequential):
         if length is not None and length <= 0:
             raise SourceError(f"length={length} must be positive, or None where it isn't known.")
         if hasattr(make, "__next__"):
-            self._one_shot = iter(make)
+            self._one_shot = cast("Iterator[Any]", make)
         elif callable(make):
             self._make = make
         else:
