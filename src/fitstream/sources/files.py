@@ -1,0 +1,271 @@
+"""Samples that are whole files, named by a folder or a table and read one by one.
+
+The paths of a million samples as Python strings would cost over 100 bytes each before any data. So they are kept as
+one block of bytes and an array of offsets, relative to a root that is kept once. Paths are bytes throughout, as the
+system has them: names that are not valid text work like any other.
+
+A file is read into the lane's scratch by one `open`, `fstat` and `readv`. The buffer has one byte to spare: a file that
+fills it has grown since `fstat`, and one that leaves more has shrunk; both are errors, since half a picture may decode.
+Files are opened without blocking, so that a named pipe is refused instead of waited for.
+
+Where a root was given for protection, the table's folders were checked when it was read; here a file that is itself a
+symbolic link is resolved, and refused if it leads outside.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from fitstream.errors import SourceError
+from fitstream.scratch import Arena
+from fitstream.sources.base import Reader, Source
+from fitstream.sources.labels import LabelMode
+
+__all__ = ["PICTURE_SUFFIXES", "FileReader", "FileSource", "PackedPaths", "PathPacker", "encode_path", "is_inside"]
+
+#: What is taken for a picture where the user doesn't say.
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+_ENCODING = sys.getfilesystemencoding()
+_ERRORS = sys.getfilesystemencodeerrors()
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+_REASONS = {
+    errno.ENOENT: "the file does not exist",
+    errno.ENOTDIR: "the file does not exist: a part of its path is a file, not a folder",
+    errno.EACCES: "permission to read the file is denied",
+    errno.ELOOP: "its symbolic links lead in a circle",
+}
+
+
+def encode_path(path: str) -> bytes:
+    """Text of a path as the bytes that the system uses; as `os.fsencode`, but quick enough for millions.
+
+    Raises:
+        UnicodeEncodeError: If no file can have that name.
+    """
+    return path.encode(_ENCODING, _ERRORS)
+
+
+def is_inside(path: bytes, folder: bytes) -> bool:
+    """Whether a resolved path is `folder` or below it."""
+    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
+
+
+@final
+class PackedPaths:
+    """Paths of all samples: 4 bytes each beyond their own length (8 from 4 GiB on).
+
+    Args:
+        root: Folder that relative paths start at; joined when a path is read.
+        blob: All paths, one after the other.
+        ends: `(count,)`, where each one ends in `blob`.
+    """
+
+    __slots__ = ("_blob", "_offsets", "root")
+
+    def __init__(self, root: bytes, blob: bytes, ends: npt.NDArray[np.int64]) -> None:
+        self.root = root
+        self._blob = blob
+        self._offsets = np.zeros(len(ends) + 1, np.uint32 if len(blob) < 2**32 else np.uint64)
+        self._offsets[1:] = ends
+
+    @staticmethod
+    def of(root: str, paths: Iterable[str]) -> PackedPaths:
+        """Pack a list of paths."""
+        packer = PathPacker()
+        packer.extend([encode_path(path) for path in paths])
+        return packer.packed(encode_path(root))
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def encoded(self, index: int) -> bytes:
+        """The path of one sample, root included, as bytes."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"path {index} of {len(self)}")
+        return os.path.join(self.root, self._blob[int(self._offsets[index]) : int(self._offsets[index + 1])])
+
+    def __getitem__(self, index: int) -> str:
+        return os.fsdecode(self.encoded(index))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the block and its offsets."""
+        return len(self.root) + len(self._blob) + self._offsets.nbytes
+
+
+@final
+class PathPacker:
+    """Collects paths for `PackedPaths` piece by piece, so that they are never all held as objects."""
+
+    def __init__(self) -> None:
+        self._blob = io.BytesIO()
+        self._lengths: list[npt.NDArray[np.int64]] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def extend(self, paths: Sequence[bytes]) -> None:
+        """Add encoded paths."""
+        self._blob.write(b"".join(paths))
+        self._lengths.append(np.fromiter(map(len, paths), np.int64, len(paths)))
+        self._count += len(paths)
+
+    def packed(self, root: bytes) -> PackedPaths:
+        """All that was added, under `root`."""
+        ends = np.cumsum(np.concatenate(self._lengths)) if self._lengths else np.zeros(0, np.int64)
+        return PackedPaths(root, self._blob.getvalue(), ends)
+
+
+@final
+class FileSource(Source):
+    """Files, and their labels if they have some.
+
+    Args:
+        paths: One a sample.
+        labels: `(count,)` int64 class indices, or with `label_kind="raw"` numbers of any dtype, `(count,)` or
+            `(count, columns)`. None for samples without labels.
+        class_names: In label order, or None.
+        origin: Where the list came from, for people: "folder '/data/photos'".
+        label_kind: How a label is handed out: "int" and "raw" as it is, "binary" as float32 `(1,)`, "categorical" as
+            one-hot float32 `(class_count,)`, which is made when it is read and not kept.
+        class_count: Length of a one-hot label.
+        inside: Resolved folder that no symbolic link may leave, or None.
+    """
+
+    def __init__(
+        self,
+        paths: PackedPaths,
+        labels: npt.NDArray[Any] | None,
+        class_names: list[str] | None,
+        origin: str,
+        label_kind: LabelMode = "int",
+        class_count: int = 0,
+        inside: bytes | None = None,
+    ) -> None:
+        if labels is not None:
+            labels.flags.writeable = False
+        self.class_names = class_names
+        self._paths = paths
+        self._labels = labels
+        self._origin = origin
+        self._label_kind = label_kind
+        self._class_count = class_count
+        self._inside = inside
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def open(self) -> FileReader:
+        return FileReader(self._paths, self._labels, self._label_kind, self._class_count, self._inside)
+
+    @property
+    def index_bytes(self) -> int:
+        return self._paths.nbytes + (0 if self._labels is None else self._labels.nbytes)
+
+    def path(self, index: int) -> str:
+        return self._paths[index]
+
+    def labels(self) -> npt.NDArray[Any] | None:
+        """Class indices `(count,)` int64, or the numbers of `label_kind="raw"`; read-only."""
+        return self._labels
+
+    def __repr__(self) -> str:
+        classes = "" if self.class_names is None else f", {len(self.class_names):,} classes"
+        return f"{self._origin}: {len(self):,} files{classes}"
+
+
+@final
+class FileReader(Reader):
+    """Reads files for one lane; holds nothing open between samples."""
+
+    def __init__(
+        self,
+        paths: PackedPaths,
+        labels: npt.NDArray[Any] | None,
+        label_kind: LabelMode,
+        class_count: int,
+        inside: bytes | None,
+    ) -> None:
+        self._paths = paths
+        self._labels = labels
+        self._label_kind = label_kind
+        self._class_count = class_count
+        self._inside = inside
+
+    def read(self, index: int, arena: Arena) -> memoryview | tuple[memoryview, Any]:
+        """Read one file.
+
+        Returns:
+            The file's bytes, uint8 `(size,)`, in the arena; with labels a tuple of it and the label.
+        Raises:
+            SourceError: If it is missing, no regular file, empty, changing, unreadable or outside the root.
+            TooLarge: If the arena cannot hold it.
+        """
+        try:
+            descriptor = self._open(self._paths.encoded(index))
+            try:
+                data = _contents(descriptor, arena)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            reason = _REASONS.get(error.errno or 0, f"the file cannot be read: {error.strerror}")
+            raise SourceError(f"{reason}.") from error
+        return data if self._labels is None else (data, self._label(self._labels[index], arena))
+
+    def _open(self, path: bytes) -> int:
+        if self._inside is None:
+            return os.open(path, _OPEN)
+        try:
+            return os.open(path, _OPEN | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+        target = os.path.realpath(path)
+        if not is_inside(target, self._inside):
+            raise SourceError(
+                f"it is a symbolic link to {os.fsdecode(target)!r}, outside root {os.fsdecode(self._inside)!r}. "
+                f"Pass allow_outside=True if the table and the folder are trusted."
+            )
+        return os.open(target, _OPEN | os.O_NOFOLLOW)
+
+    def _label(self, label: Any, arena: Arena) -> Any:
+        if self._label_kind == "categorical":
+            row = arena.take(4 * self._class_count).view(np.float32)
+            row.fill(0)
+            row[label] = 1
+            return row
+        if self._label_kind == "binary":
+            row = arena.take(4).view(np.float32)
+            row[0] = label
+            return row
+        return label
+
+
+def _contents(descriptor: int, arena: Arena) -> memoryview:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceError(f"it is {'a folder' if stat.S_ISDIR(status.st_mode) else 'a device or pipe'}, not a file.")
+    size = status.st_size
+    if size == 0:
+        raise SourceError("the file is empty (0 bytes).")
+    buffer = arena.take(size + 1).data
+    got = os.readv(descriptor, [buffer])
+    while got < size:
+        more = os.readv(descriptor, [buffer[got:]])
+        if more == 0:
+            raise SourceError(f"the file shrank while it was read, from {size:,} to {got:,} bytes.")
+        got += more
+    if got > size:
+        raise SourceError(f"the file grew while it was read, beyond {size:,} bytes.")
+    return buffer[:size]

@@ -1,0 +1,210 @@
+"""A table that lists files and their labels.
+
+One loop takes the table piece by piece: paths are packed, labels encoded, and the piece is dropped. What is left is the
+path's own bytes and about twelve more for each row.
+
+With an explicit `root` no row may lead out of it. Each distinct folder in the table is resolved once, when the table
+is read, as the system would: absolute paths, `..` and linked folders are seen there. A file that is itself a link is
+resolved when it is read, since looking at each of a million files would take minutes on a network drive. Whether files
+exist is not checked here either, for the same reason.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+
+from fitstream.errors import PlanError, SourceError
+from fitstream.sources.columns import Arrow, Frame, Records, Rows, Table
+from fitstream.sources.files import FileSource, PathPacker, encode_path, is_inside
+from fitstream.sources.labels import ClassEncoder, Encoder, LabelMode, NumberEncoder, Values, check_labelling
+from fitstream.sources.table_files import TABLE_SUFFIXES, open_table_file
+
+__all__ = ["read_table"]
+
+
+def read_table(
+    table: Any,
+    *,
+    image: str = "path",
+    label: str | Sequence[str] | None = "label",
+    root: str | os.PathLike[str] | None = None,
+    label_mode: LabelMode | None = "int",
+    classes: Sequence[str] | None = None,
+    allow_outside: bool = False,
+) -> FileSource:
+    """Read a table of paths and labels.
+
+    Args:
+        table: Path of a .csv, .tsv, .json, .jsonl, .ndjson or .parquet file; a pandas, polars or pyarrow table; a list
+            of dicts; or a 2-D array or list of rows `[path, label...]`, for which `image` and `label` don't apply.
+        image: Column of paths.
+        label: Column of labels, or a list of columns that make one float32 vector; None for no labels.
+        root: Folder that relative paths start at, and that no path may leave. By default they start at the table's own
+            folder, or the current one for a table in memory, and may lead anywhere.
+        label_mode: "int", "categorical", "binary", "raw" (numbers as they are), or None for samples without labels.
+        classes: Class names in label order.
+        allow_outside: Let paths leave `root`.
+    Returns:
+        The files in the order of the rows.
+    Raises:
+        PlanError: If arguments are wrong or contradict each other.
+        SourceError: If the table can't be read, or a row is wrong: with file, line and column where it has them.
+    """
+    if label is None:
+        label_mode = None
+    names = check_labelling(label_mode, classes)
+    base, inside = _check_root(table, root, allow_outside)
+    opened = _open_table(table)
+    labels = _label_columns(opened, label, label_mode)
+    if opened.positional:
+        image = opened.names[0]
+    else:
+        opened.check_columns({image: "image"} | dict.fromkeys(labels, "label"))
+    encoder = _encoder(opened, labels, _is_vector(opened, label, labels), label_mode, names)
+    packer = PathPacker()
+    guard = None if inside is None else _Guard(base, inside)
+    for path_values, *label_values in opened.chunks([image, *labels]):
+        paths = _encode(path_values, len(packer), opened, image)
+        if guard is not None:
+            guard.check(paths, len(packer), opened, image)
+        packer.extend(paths)
+        if encoder is not None:
+            encoder.extend(label_values)
+    if len(packer) == 0:
+        raise _no_rows(opened.file)
+    paths_of_all = packer.packed(base)
+    if encoder is None or label_mode is None:
+        return FileSource(paths_of_all, None, None, opened.origin, inside=inside)
+    found = encoder.finish()
+    kind: LabelMode = "raw" if isinstance(encoder, NumberEncoder) else label_mode
+    return FileSource(paths_of_all, found.values, found.class_names, opened.origin, kind, found.class_count, inside)
+
+
+def _open_table(table: Any) -> Table:
+    if isinstance(table, (str, os.PathLike)):
+        return open_table_file(os.fsdecode(table))
+    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(table).__mro__}
+    for kind in sorted(kinds & {"pandas.DataFrame", "polars.DataFrame"}):
+        return Frame(table, kind)
+    for kind in sorted(kinds & {"pyarrow.Table", "pyarrow.RecordBatch"}):
+        return Arrow(table, kind)
+    if isinstance(table, np.ndarray) and table.ndim == 2 and table.shape[1] > 0 and len(table):
+        return Rows(table)
+    if isinstance(table, (list, tuple)) and table:
+        if isinstance(table[0], dict):
+            return Records(table)
+        if isinstance(table[0], (list, tuple, np.ndarray)) and len(table[0]):
+            return Rows(table)
+    if isinstance(table, (list, tuple, np.ndarray)) and len(table) == 0:
+        raise _no_rows(None)
+    what = f"a list of {type(table[0]).__name__}" if isinstance(table, (list, tuple)) else f"a {type(table).__name__}"
+    lazy = " Call .collect() on it first." if "polars.LazyFrame" in kinds else ""
+    raise SourceError(
+        f"{what} is not a table.{lazy} Supported are {', '.join(TABLE_SUFFIXES)} files; pandas, polars and pyarrow "
+        f"tables; a list of dicts; and a 2-D array or list of rows [path, label...]."
+    )
+
+
+def _no_rows(file: str | None) -> SourceError:
+    return SourceError("the table has no rows. Each row is one sample: a path, and its label.", file=file)
+
+
+def _check_root(table: Any, root: str | os.PathLike[str] | None, allow_outside: bool) -> tuple[bytes, bytes | None]:
+    """Where relative paths start, and the resolved folder that none may leave."""
+    if root is not None:
+        base = os.path.abspath(os.fsencode(root))
+        if not os.path.isdir(base):
+            what = "is not a folder" if os.path.exists(base) else "does not exist"
+            raise SourceError(f"root={os.fspath(root)!r} {what}. Relative paths start at {os.getcwd()!r}.")
+        return base, None if allow_outside else os.path.realpath(base)
+    if isinstance(table, (str, os.PathLike)):
+        return os.path.dirname(os.path.abspath(os.fsencode(table))), None
+    return os.fsencode(os.getcwd()), None
+
+
+def _label_columns(table: Table, label: str | Sequence[str] | None, label_mode: LabelMode | None) -> list[str]:
+    if label_mode is None:
+        return []
+    if table.positional:
+        if len(table.names) == 1:
+            raise SourceError(f"{table.origin} has paths only. Add a column of labels, or use label_mode=None.")
+        return list(table.names[1:])
+    labels = [label] if isinstance(label, str) else list(label or ())
+    if not labels or not all(isinstance(name, str) for name in labels) or len(set(labels)) < len(labels):
+        raise PlanError(f"label={label!r} must be a column, or a list of different columns, or None for no labels.")
+    return labels
+
+
+def _is_vector(table: Table, label: str | Sequence[str] | None, labels: list[str]) -> bool:
+    return len(labels) > 1 if table.positional else not isinstance(label, str)
+
+
+def _encoder(
+    table: Table, labels: list[str], vector: bool, label_mode: LabelMode | None, classes: list[str] | None
+) -> Encoder | None:
+    if label_mode is None:
+        return None
+    if vector and (classes is not None or label_mode in ("categorical", "binary")):
+        given = "classes=" if classes is not None else f"label_mode={label_mode!r}"
+        raise PlanError(f"{given} is for one label column, but {len(labels)} make one float32 vector. Leave it out.")
+    if vector or label_mode == "raw":
+        return NumberEncoder(labels, vector, table.blame)
+    return ClassEncoder(labels[0], label_mode, classes, table.blame)
+
+
+def _encode(values: Values, first: int, table: Table, column: str) -> list[bytes]:
+    """Paths of one piece as bytes; its first row is row `first` of the table."""
+    try:
+        paths = [encode_path(path) for path in values]
+    except (AttributeError, UnicodeEncodeError):
+        paths = [_encode_one(path, row, table, column) for row, path in enumerate(values, first)]
+    if not all(paths):
+        raise table.blame(first + paths.index(b""), column, "the path is empty. Fill it in, or leave the row out.")
+    for row, path in enumerate(paths, first):
+        if b"\0" in path:
+            raise table.blame(row, column, f"the path {os.fsdecode(path)!r} holds a zero byte; no file can.")
+    return paths
+
+
+def _encode_one(path: Any, row: int, table: Table, column: str) -> bytes:
+    if path is None or path != path:
+        raise table.blame(row, column, "the path is missing. Fill it in, or leave the row out.")
+    try:
+        return os.fsencode(path)
+    except TypeError:
+        raise table.blame(row, column, f"{path!r} is a {type(path).__name__}, not a path.") from None
+    except UnicodeEncodeError:
+        raise table.blame(row, column, f"the path {path!r} has characters that no file name can have.") from None
+
+
+@final
+class _Guard:
+    """Refuses paths that lead out of a folder, through absolute paths, `..` or links to folders.
+
+    Args:
+        base: Folder that relative paths start at.
+        inside: The folder, resolved.
+    """
+
+    def __init__(self, base: bytes, inside: bytes) -> None:
+        self._base = base
+        self._inside = inside
+        self._known: set[bytes] = set()
+
+    def check(self, paths: list[bytes], first: int, table: Table, column: str) -> None:
+        folders = {path[: path.rfind(b"/") + 1] for path in paths} - self._known
+        for folder in sorted(folders):
+            target = os.path.realpath(os.path.join(self._base, folder))
+            if not is_inside(target, self._inside):
+                row, path = next((i, path) for i, path in enumerate(paths) if path[: path.rfind(b"/") + 1] == folder)
+                raise table.blame(
+                    first + row,
+                    column,
+                    f"the path {os.fsdecode(path)!r} leaves root {os.fsdecode(self._inside)!r}: it leads to "
+                    f"{os.fsdecode(target)!r}. Correct it, or pass allow_outside=True if the table is trusted.",
+                )
+        self._known |= folders
