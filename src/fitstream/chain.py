@@ -187,7 +187,7 @@ class Filler:
     def _gather_rows(self, leaves: Sequence[npt.NDArray[Any]], start: int, indices: Indices) -> bool:
         assert self._gather is not None
         try:
-            return self._gather(indices, [leaf[start : start + len(indices)] for leaf in leaves])
+            return self._gather(indices, [leaf[start : start + len(indices)] for leaf in leaves[: len(self._specs)]])
         except Exception as error:
             raise RowError(start, self.chain.failure(error, int(indices[0]), "read")) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def from_table(
         table: A .csv, .tsv, .json (list of objects), .jsonl or .parquet file; a pandas, polars or pyarrow table; a list
             of dicts; or a 2-D array whose rows are `[path, label...]`.
         image: Column of the paths.
-        label: Column of the labels, or several, which become one float32 vector.
+        label: Column of the labels, or several, which become one float32 vector; None for none.
         root: Folder that relative paths start from; None for the table's own. With a root given, no path leaves it.
         image_size: As in `from_folder`.
         label_mode: "int" | "categorical" | "binary" | "raw" | None, as in `from_folder`; "raw" keeps numbers as they
@@ -102,7 +102,13 @@ def from_table(
     """
     options = _options(image_size, channels, resize, interpolation, dtype, max_pixels)
     source = read_table(
-        table, image=image, label=label, root=root, label_mode=label_mode, classes=classes, allow_outside=allow_outside
+        table,
+        image=image,
+        label="" if label is None else label,
+        root=root,
+        label_mode=None if label is None else label_mode,
+        classes=classes,
+        allow_outside=allow_outside,
     )
     return Dataset(source, (Decode(options),))
 
@@ -171,4 +177,4 @@ def _options(
     image_size: ImageSize, channels: int, resize: Resize, interpolation: Interpolation, dtype: str, max_pixels: int
 ) -> ImageOptions:
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    return ImageOptions(None if size is None else tuple(size), channels, resize, interpolation, dtype, max_pixels)
+    return ImageOptions(None if size is None else cast("tuple[int, int]", tuple(size)), channels, resize, interpolation, dtype, max_pixels)

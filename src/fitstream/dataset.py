@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from fitstream.batching import BatchOrder
-from fitstream.chain import Chain, Filler
+from fitstream.chain import Chain, Filler, RowError
 from fitstream.errors import PlanError
 from fitstream.events import Observer
 from fitstream.loader import Loader
@@ -22,6 +22,7 @@ from fitstream.probe import probe, recipe_of, sample_order
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
 from fitstream.sources.base import Sequential, Source
+from fitstream.spec import Layout
 
 __all__ = ["Dataset"]
 
@@ -59,9 +60,9 @@ class Dataset:
 
         Args:
             fn: Called as `fn(*parts)` for a tuple, `fn(sample)` otherwise, in several lanes at once. If its
-                signature names `rng`, it gets a `numpy.random.Generator` seeded by (seed, pass, place in the chain, source index),
-                so that epochs differ and are the same again with any number of workers. The arrays that it gets are
-                its own: it may change or keep them. Finished batches of `from_batches` are passed whole.
+                signature names `rng`, it gets a `numpy.random.Generator` seeded by (seed, pass, place in the chain,
+                source index), so that epochs differ and are the same again with any number of workers. The arrays that
+                it gets are its own: it may change or keep them. Finished batches of `from_batches` are passed whole.
         Raises:
             PlanError: If it isn't callable, or comes after `batch`.
         """
@@ -93,8 +94,8 @@ class Dataset:
         Args:
             size: Samples of a batch; of a global batch, where `shard` follows.
             last: What becomes of a pass's rest: "keep" a smaller batch, "drop" it, "pad" it with zero samples, or
-                "wrap" into the next pass (batch k of epoch e holds the samples from `(e * len + k) * size` on, of the passes
-                laid end to end).
+                "wrap" into the next pass (batch k of epoch e holds the samples from `(e * len + k) * size` on, of the
+                passes laid end to end).
             mask: Add a last part, float32 `(batch,)`, that is 1 for samples and 0 for padding; Keras takes it as
                 sample weights when samples are `(x, y)`.
         Raises:
@@ -275,8 +276,12 @@ class Dataset:
     def _one_batch(self, chain: Chain, batch: Batch, step: int) -> Any:
         plan = self.plan(workers=0)
         rows = self._batch_order(batch).rows(0, step)
-        leaves = [np.zeros((rows.count, *spec.shape), spec.dtype) for spec in plan.layout.specs]
-        Filler(chain, plan.structure, plan.specs).fill(leaves, 0, rows.indices, rows.passes)
+        layout = Layout(plan.layout.specs, rows.count)
+        leaves = layout.leaves(np.zeros(layout.slot_bytes, np.uint8), rows.count)
+        try:
+            Filler(chain, plan.structure, plan.specs).fill(leaves, 0, rows.indices, rows.passes)
+        except RowError as failed:
+            raise failed.error from failed.error.__cause__
         if plan.mask:
             leaves[-1][: len(rows.indices)] = 1
         return plan.batch_structure.build(leaves)

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 import numpy as np
 import numpy.typing as npt
@@ -154,7 +154,7 @@ class Layout:
     def leaves(self, root: npt.NDArray[np.uint8], rows: int) -> list[npt.NDArray[Any]]:
         """Views of a slot's bytes: one array `(rows, ...)` a leaf."""
         return [
-            root[offset : offset + rows * spec.nbytes].view(spec.dtype).reshape((rows, *spec.shape))
+            root[offset : offset + rows * spec.nbytes].view(spec.dtype).reshape((rows, *cast("tuple[int, ...]", spec.shape)))
             for spec, offset in zip(self.specs, self.offsets, strict=True)
         ]
 

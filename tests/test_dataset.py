@@ -1,0 +1,214 @@
+"""The description: operations, their order, what can be asked of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fitstream as fs
+from fitstream.spec import ArraySpec
+
+
+def test_each_operation_gives_a_new_dataset_and_leaves_the_old_one() -> None:
+    whole = fs.from_arrays(np.arange(100))
+    assert len(whole.take(10)) == 10
+    assert len(whole.batch(30)) == 4
+    assert len(whole) == 100
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        (lambda ds: ds.shuffle(0).take(5), r"\.take\(5\)\.shuffle"),
+        (lambda ds: ds.batch(5).take(5), r"\.take\(5\)\.shuffle"),
+        (lambda ds: ds.shuffle(0).split(0.5), r"\.split\(0\.5\)\.shuffle"),
+        (lambda ds: ds.batch(5).shuffle(1), r"\.shuffle\(1\)\.batch"),
+        (lambda ds: ds.batch(5).map(abs), r"\.map\(fn\)\.batch"),
+        (lambda ds: ds.batch(5).batch(5), "batches already"),
+        (lambda ds: ds.shuffle(0).shuffle(1), "shuffled already"),
+        (lambda ds: ds.shard(0, 2).shard(0, 2), "sharded already"),
+        (lambda ds: ds.batch(0), "batch size=0"),
+        (lambda ds: ds.batch(4, "half"), "last='half'"),
+        (lambda ds: ds.shard(2, 2), "below the count"),
+        (lambda ds: ds.shuffle(-1), "seed=-1"),
+        (lambda ds: ds.take(0), "count=0"),
+        (lambda ds: ds.split(1.0), "between 0 and 1"),
+        (lambda ds: ds.map(5), "needs a function"),
+    ],
+)
+def test_operations_that_make_no_sense_are_refused_with_the_right_form(wrong: Any, right: str) -> None:
+    with pytest.raises(fs.PlanError, match=right):
+        wrong(fs.from_arrays(np.arange(10)))
+
+
+@pytest.mark.parametrize("name", ["shuffle", "take", "split", "shard", "wrap"])
+def test_what_needs_random_access_is_refused_for_generators(name: str) -> None:
+    dataset = fs.from_generator(lambda: iter(range(9)), length=9)
+    calls = {
+        "shuffle": lambda: dataset.shuffle(0),
+        "take": lambda: dataset.take(3),
+        "split": lambda: dataset.split(0.5),
+        "shard": lambda: dataset.shard(0, 2),
+        "wrap": lambda: dataset.batch(3, "wrap"),
+    }
+    with pytest.raises(fs.PlanError, match="generator"):
+        calls[name]()
+
+
+def test_samples_and_batches_can_be_read_by_index() -> None:
+    dataset = fs.from_arrays((np.arange(10) * 10, np.arange(10)))
+    assert dataset[3] == (30, 3)
+    assert dataset[-1] == (90, 9)
+    with pytest.raises(IndexError, match="out of range"):
+        dataset[10]
+    x, y = dataset.shuffle(2).batch(4)[1]
+    with dataset.shuffle(2).batch(4).loader(memory="1 MB", workers=0) as loader:
+        batches = [(a.copy(), b.copy()) for a, b in loader]
+    assert np.array_equal(x, batches[1][0])
+    assert np.array_equal(y, batches[1][1])
+    assert len(dataset.batch(4)[-1][0]) == 2
+
+
+def test_a_padded_batch_comes_with_its_mask() -> None:
+    dataset = fs.from_arrays((np.ones((10, 2)), np.ones(10))).batch(4, "pad", mask=True)
+    _, _, mask = dataset[-1]
+    assert mask.tolist() == [1, 1, 0, 0]
+    with dataset.loader(memory="1 MB", workers=2) as loader:
+        for x, y, mask in loader:
+            assert np.array_equal(x[:, 0], mask)
+            assert np.array_equal(y, mask)
+
+
+def test_spec_tells_shapes_of_samples_and_batches() -> None:
+    data = {"a": np.zeros((10, 3), np.float32), "b": np.zeros(10, np.int32)}
+    dataset = fs.from_arrays(data)
+    assert dataset.spec == {"a": ArraySpec((3,), np.dtype("f4")), "b": ArraySpec((), np.dtype("i4"))}
+    assert dataset.batch(5).spec["a"].shape == (5, 3)
+    assert dataset.batch(4).spec["a"].shape == (None, 3)
+    assert dataset.batch(4, "drop").spec["b"].shape == (4,)
+
+
+def test_one_part_tuples_stay_tuples() -> None:
+    with fs.from_arrays((np.arange(4),)).batch(2).loader(memory="1 MB") as loader:
+        assert [type(batch) for batch in loader] == [tuple, tuple]
+
+
+def test_the_two_sides_of_a_split_share_no_sample() -> None:
+    train, validation = fs.from_arrays(np.arange(100)).split(0.8, seed=4)
+    one = [int(train[i]) for i in range(len(train))]
+    other = [int(validation[i]) for i in range(len(validation))]
+    assert len(one) == 80
+    assert sorted(one + other) == list(range(100))
+
+
+def test_split_off_puts_the_split_before_shuffle_and_batch() -> None:
+    dataset = fs.from_arrays(np.arange(50)).shuffle(1).map(lambda v: v).batch(8, "drop")
+    train, validation = dataset.split_off(0.2)
+    with train.loader(memory="1 MB") as one, validation.loader(memory="1 MB") as other:
+        first = np.concatenate([batch.copy() for batch in one])
+        again = np.concatenate([batch.copy() for batch in one])
+        held = np.concatenate([batch.copy() for batch in other])
+        held_again = np.concatenate([batch.copy() for batch in other])
+    assert len(first) == 40
+    assert len(held) == 10
+    assert not set(first) & set(held)
+    assert first.tolist() != again.tolist()
+    assert held.tolist() == held_again.tolist()
+
+
+def test_random_access_over_ranks_joins_to_the_global_batch() -> None:
+    dataset = fs.from_arrays(np.arange(64)).shuffle(1).batch(16)
+    with dataset.loader(memory="1 MB") as loader:
+        expected = [batch.tolist() for batch in loader]
+    joined: list[list[int]] = [[] for _ in expected]
+    for rank in range(4):
+        with dataset.shard(rank, 4).loader(memory="1 MB", workers=rank) as loader:
+            for number, batch in enumerate(loader):
+                assert len(batch) == 4
+                joined[number] += batch.tolist()
+    assert joined == expected
+
+
+def test_a_generator_of_unknown_length_has_no_len_but_is_true() -> None:
+    dataset = fs.from_generator(lambda: iter(range(3)))
+    with pytest.raises(TypeError, match="length="):
+        len(dataset)
+    assert dataset
+    assert len(fs.from_generator(lambda: iter(range(3)), length=3).batch(2)) == 2
+
+
+def test_class_weights_make_classes_count_alike() -> None:
+    labels = np.array([0] * 6 + [1] * 2 + [3] * 4)
+    weights = fs.from_arrays((np.zeros(12), labels)).class_weights()
+    assert weights == {0: 12 / 18, 1: 2.0, 3: 1.0}
+    with pytest.raises(fs.PlanError, match="class_weights"):
+        fs.from_arrays(np.zeros(12)).class_weights()
+    first, _ = fs.from_arrays((np.zeros(12), labels)).split(0.5)
+    assert sum(weights_of * n for weights_of, n in zip(first.class_weights().values(), [0] * 9, strict=False)) == 0
+
+
+def test_repr_reads_as_the_chain_it_is() -> None:
+    def augment(v: Any) -> Any:
+        return v
+
+    dataset = fs.from_arrays(np.zeros((10, 2), np.float32)).shuffle(3).map(augment).batch(4, "drop")
+    assert repr(dataset).startswith("Dataset(10 rows of arrays (float32[10, 2]) > shuffle(3) > map(")
+    assert repr(dataset).endswith("augment) > batch(4, drop))")
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: fs.from_arrays((np.zeros(3), np.zeros(4))), "one length"),
+        (lambda: fs.from_arrays(np.zeros(0)), "no rows"),
+        (lambda: fs.from_arrays(np.array(["a", "b"])), "dtype"),
+        (lambda: fs.from_arrays(5), "single number"),
+        (lambda: fs.from_arrays([[1], [1, 2]]), "ragged"),
+        (lambda: fs.from_arrays(()), "no array"),
+        (lambda: fs.from_sequence([]), "empty"),
+        (lambda: fs.from_sequence(iter([1])), "__len__"),
+        (lambda: fs.from_batches(5), "not a generator function"),
+        (lambda: fs.from_generator(lambda: iter([]), length=0), "length=0"),
+    ],
+)
+def test_sources_that_cannot_be_read_are_refused_at_once(make: Any, told: str) -> None:
+    with pytest.raises(fs.SourceError, match=told):
+        make()
+
+
+def test_samples_that_are_no_numbers_are_refused_by_plan() -> None:
+    with pytest.raises(fs.PlanError, match="must be numbers"):
+        fs.from_sequence(["a", "b"]).batch(2).plan()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "u1"])
+def test_arrays_of_any_layout_are_gathered_right(order: Any, dtype: str) -> None:
+    array = np.asarray(np.arange(60).reshape(20, 3), dtype=dtype, order=order)
+    with fs.from_arrays(array[::2]).shuffle(1).batch(3).loader(memory="1 MB") as loader:
+        rows = np.concatenate([batch.copy() for batch in loader])
+    assert sorted(rows[:, 0].tolist()) == list(range(0, 60, 6))
+
+
+def test_memory_mapped_arrays_are_read_without_loading_them(tmp_path: Any) -> None:
+    path = tmp_path / "array.npy"
+    np.save(path, np.arange(3000, dtype=np.float32).reshape(1000, 3))
+    mapped = np.load(path, mmap_mode="r")
+    with fs.from_arrays(mapped).shuffle(1).batch(64).loader(memory="1 MB") as loader:
+        rows = np.concatenate([batch.copy() for batch in loader])
+    assert np.array_equal(np.sort(rows[:, 0]), np.arange(0, 3000, 3))
+
+
+def test_a_map_may_change_its_arrays_without_changing_the_source() -> None:
+    array = np.zeros((10, 2))
+
+    def change(row: np.ndarray) -> np.ndarray:
+        row += 1
+        return row
+
+    with fs.from_arrays(array).map(change).batch(5).loader(memory="1 MB", workers=2) as loader:
+        for _ in range(2):
+            assert all((batch == 1).all() for batch in loader)
+    assert (array == 0).all()
