@@ -108,7 +108,9 @@ def record_values(records: Sequence[Any], columns: Sequence[str], first: int, ta
     except (KeyError, TypeError, IndexError):
         for row, record in enumerate(records, first):
             if not isinstance(record, Mapping):
-                raise table.blame(row, None, f"this is a {type(record).__name__}, not an object with names.") from None
+                raise table.blame(
+                    row, None, f"this is of type {type(record).__name__}, not an object with names."
+                ) from None
             for name in columns:
                 if name not in record:
                     raise table.blame(row, name, f"it is missing; this row has {list(record)!r}.") from None

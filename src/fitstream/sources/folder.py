@@ -9,7 +9,8 @@ as a picture is listed, so that reading it says so.
 A sub-folder without pictures is more often a mistake (`annotations`, an unpacked archive's shell) than a class, and
 dropping it silently would shift the labels of all later classes. So it is an error, unless `classes=` names it: a
 validation folder may lack a class that training has. A folder beside the classes that `classes=` doesn't name is passed
-over if it has no pictures.
+over if it has no pictures. Sub-folders that are all named as parts of a data set (`train`, `test`) would make a model
+that learns nothing of use, without a warning; that too is an error unless `classes=` names them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from fitstream.sources.files import PICTURE_SUFFIXES, FileSource, PathPacker
 from fitstream.sources.labels import LabelMode, check_labelling, few
 
 __all__ = ["list_folder"]
+
+_PARTS = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"}
 
 #: Device and inode.
 _Identity: TypeAlias = tuple[int, int]
@@ -103,20 +106,30 @@ def _by_class(listing: _Listing, wanted: list[str] | None) -> tuple[list[str], l
     found = [listing.pictures(folders[name]) for name in names]
     count = sum(map(len, found))
     if loose:
-        what = f"{len(loose):,} pictures such as {os.fsdecode(loose[0])!r} lie directly in it"
+        what = f"pictures lie directly in it ({len(loose):,}, such as {os.fsdecode(loose[0])!r})"
         advice = "Use label_mode=None to take all pictures without labels, or from_table if a table has the labels."
         if count:
-            beside = f"beside {len(folders)} class folders. Move them into a class."
+            beside = f"beside the class folders ({len(folders):,}). Move them into a class."
             raise SourceError(f"{what}, {beside} {advice}", file=file)
-        raise SourceError(f"{what}, and none in a sub-folder that could be a class. {advice}", file=file)
+        raise SourceError(f"{what}, and none in a sub-folder, which would be a class. {advice}", file=file)
     if count == 0:
         where = f", nor do its {len(folders)} sub-folders" if folders else ""
         raise SourceError(f"it holds no pictures{where}.{listing.advice()}", file=file)
     if wanted is None:
+        _check_no_parts(names, file)
         _check_no_empty_class(names, found, listing, file)
     else:
         _check_all_named(folders, wanted, listing, file)
     return names, found
+
+
+def _check_no_parts(names: list[str], file: str) -> None:
+    if {name.casefold() for name in names} <= _PARTS:
+        raise SourceError(
+            f"its sub-folders ({few(names)}) are named as parts of a data set, not as classes. "
+            f"Use one of them, such as {os.path.join(file, names[-1])!r}, or name them with classes= if they are classes.",
+            file=file,
+        )
 
 
 def _check_no_empty_class(names: list[str], found: list[list[bytes]], listing: _Listing, file: str) -> None:
@@ -215,7 +228,7 @@ class _Listing:
         others = ", ".join(f"{count:,} {suffix}" for suffix, count in self._others.most_common(5))
         seen = f" There are other files: {others}." if others else ""
         if self._deeper:
-            seen += f" {self._deeper:,} deeper folders were not entered: recursive=True enters them."
+            seen += f" Deeper folders ({self._deeper:,}) were not entered: recursive=True enters them."
         return f"{seen} Pictures are files that end in {suffixes}; extensions=[...] names others."
 
 

@@ -301,6 +301,8 @@ def _as_numbers(values: Values) -> npt.NDArray[Any]:
         array = np.fromiter(map(float, values), np.float64, len(values))
     else:
         array = np.array(values)
+        if array.dtype.kind == "O" and kinds <= {int, float, bool}:
+            array = array.astype(np.float64)  # Beyond 64 bits.
         if array.ndim != 1 or array.dtype.kind not in "biuf":
             raise TypeError
         if all(issubclass(kind, np.generic) for kind in kinds):
@@ -363,4 +365,4 @@ def _spellings(key: Any) -> tuple[str, ...]:
 
 
 def _unusable(value: Any) -> str:
-    return f"the label is a {type(value).__name__}; a label is text or a number. Name several columns as label=[...]."
+    return f"the label is of type {type(value).__name__}; labels are text or numbers. Several columns are label=[...]."

@@ -12,7 +12,7 @@ exist is not checked here either, for the same reason.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -101,7 +101,9 @@ def _open_table(table: Any) -> Table:
             return Rows(table)
     if isinstance(table, (list, tuple, np.ndarray)) and len(table) == 0:
         raise _no_rows(None)
-    what = f"a list of {type(table[0]).__name__}" if isinstance(table, (list, tuple)) else f"a {type(table).__name__}"
+    what = (
+        f"a list of {type(table[0]).__name__}" if isinstance(table, (list, tuple)) else f"type {type(table).__name__}"
+    )
     lazy = " Call .collect() on it first." if "polars.LazyFrame" in kinds else ""
     raise SourceError(
         f"{what} is not a table.{lazy} Supported are {', '.join(TABLE_SUFFIXES)} files; pandas, polars and pyarrow "
@@ -133,7 +135,7 @@ def _label_columns(table: Table, label: str | Sequence[str] | None, label_mode: 
         if len(table.names) == 1:
             raise SourceError(f"{table.origin} has paths only. Add a column of labels, or use label_mode=None.")
         return list(table.names[1:])
-    labels = [label] if isinstance(label, str) else list(label or ())
+    labels = [label] if isinstance(label, str) else list(label) if isinstance(label, Iterable) else []
     if not labels or not all(isinstance(name, str) for name in labels) or len(set(labels)) < len(labels):
         raise PlanError(f"label={label!r} must be a column, or a list of different columns, or None for no labels.")
     return labels
@@ -176,7 +178,7 @@ def _encode_one(path: Any, row: int, table: Table, column: str) -> bytes:
     try:
         return os.fsencode(path)
     except TypeError:
-        raise table.blame(row, column, f"{path!r} is a {type(path).__name__}, not a path.") from None
+        raise table.blame(row, column, f"{path!r} is of type {type(path).__name__}, not a path.") from None
     except UnicodeEncodeError:
         raise table.blame(row, column, f"the path {path!r} has characters that no file name can have.") from None
 

@@ -156,7 +156,7 @@ class _JsonList(_TextTable):
         if not isinstance(self._records, list):
             what = f"an object with the names {list(self._records)!r:.200}" if isinstance(self._records, dict) else ""
             raise SourceError(
-                f"it holds {what or type(self._records).__name__}, not a list of objects such as "
+                f"it holds {what or f'type {type(self._records).__name__}'}, not a list of objects such as "
                 f'[{{"path": "a.jpg", "label": 0}}, ...]. Pass the list inside it to from_table.',
                 file=path,
             )
@@ -188,7 +188,7 @@ class _JsonLines(_TextTable):
 
     @staticmethod
     def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
-        return ((line, text) for line, text in enumerate(file, 1) if not text.isspace())
+        return ((line, text.rstrip()) for line, text in enumerate(file, 1) if not text.isspace())
 
     def chunks(self, columns: Sequence[str]) -> Iterator[list[Values]]:
         first = 0
@@ -251,7 +251,7 @@ def _parse(parse: Callable[[Any], Any], source: Any, path: str, line: int | None
 def _names_of(record: Any, path: str, line: int | None = None) -> list[str]:
     if not isinstance(record, dict):
         raise SourceError(
-            f"the first row is a {type(record).__name__}, not an object with names.", file=path, line=line
+            f"the first row is of type {type(record).__name__}, not an object with names.", file=path, line=line
         )
     return list(record)
 

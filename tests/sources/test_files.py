@@ -1,0 +1,200 @@
+"""Files as samples: packed paths, reading into scratch, labels as they are handed out."""
+
+import os
+import stat
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fitstream.errors import SourceError
+from fitstream.scratch import Allowance, Arena, TooLarge
+from fitstream.sources import files
+from fitstream.sources.files import FileSource, PackedPaths
+
+#: Text that `os.fsdecode` can give: any characters but lone surrogates, and bytes that are not UTF-8.
+any_path = st.binary(max_size=40).map(os.fsdecode) | st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@pytest.fixture
+def arena():
+    return Arena(Allowance(10_000, 0, 10_000))
+
+
+def source_of(folder: Path, *names: str, labels=None, **options) -> FileSource:
+    return FileSource(PackedPaths.of(str(folder), names), labels, None, "a test", **options)
+
+
+def read(folder, name, arena):
+    return source_of(folder, name).open().read(0, arena)
+
+
+@settings(deadline=None)
+@given(st.lists(any_path))
+def test_packed_paths_give_back_every_path(paths):
+    packed = PackedPaths.of("", paths)
+    assert list(packed) == paths
+
+
+@settings(deadline=None)
+@given(st.lists(st.text("ab/é.", min_size=1).filter(lambda path: not path.startswith("/"))))
+def test_relative_paths_start_at_the_root(paths):
+    assert list(PackedPaths.of("/data", paths)) == [f"/data/{path}" for path in paths]
+
+
+def test_an_absolute_path_does_not_start_at_the_root():
+    assert PackedPaths.of("/data", ["/other/a.jpg"])[0] == "/other/a.jpg"
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_packed_paths_refuse_an_index_that_is_not_there(index):
+    with pytest.raises(IndexError):
+        PackedPaths.of("/", ["a", "b"])[index]
+
+
+def test_index_bytes_are_the_memory_that_the_index_holds():
+    names = [f"class_{i % 10}/photo_number_{i:030d}.jpg" for i in range(20_000)]
+    labels = np.arange(20_000)
+    tracemalloc.start()
+    source = source_of(Path("/data/photos"), *names, labels=labels)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert abs(held + labels.nbytes - source.index_bytes) < 4096
+    assert source.index_bytes / len(source) < 70
+
+
+def test_reading_gives_the_bytes_of_the_file(tmp_path, arena):
+    (tmp_path / "a.jpg").write_bytes(b"encoded")
+    data = read(tmp_path, "a.jpg", arena)
+    assert isinstance(data, memoryview)
+    assert bytes(data) == b"encoded"
+
+
+def test_a_file_is_read_into_the_arena(tmp_path, arena):
+    (tmp_path / "a.jpg").write_bytes(b"x" * 1000)
+    read(tmp_path, "a.jpg", arena)
+    assert arena.peak_bytes == 1024
+
+
+def test_a_file_larger_than_the_arena_is_too_large(tmp_path, arena):
+    (tmp_path / "a.jpg").write_bytes(b"x" * 20_000)
+    with pytest.raises(TooLarge):
+        read(tmp_path, "a.jpg", arena)
+
+
+@pytest.mark.parametrize(
+    "name", ["a photo.jpg", "写真/猫.jpg", "📷 émoji.png", os.fsdecode(b"not \xff utf-8.jpg"), "a\nb"]
+)
+def test_any_name_of_a_file_can_be_read(tmp_path, arena, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"1")
+    assert bytes(read(tmp_path, name, arena)) == b"1"
+
+
+def test_files_do_not_leak_descriptors(tmp_path, arena):
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    (tmp_path / "empty.jpg").touch()
+    before = len(os.listdir("/proc/self/fd"))
+    read(tmp_path, "a.jpg", arena)
+    with pytest.raises(SourceError):
+        read(tmp_path, "empty.jpg", arena)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def _missing(path: Path) -> None:
+    del path
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (_missing, "does not exist"),
+        (Path.mkdir, "is a folder"),
+        (Path.touch, "is empty"),
+        (_pipe, "a device or pipe"),
+        (_loop, "lead in a circle"),
+    ],
+)
+def test_what_is_no_readable_file_is_refused_with_the_reason(tmp_path, arena, make, reason):
+    make(tmp_path / "a.jpg")
+    with pytest.raises(SourceError, match=reason):
+        read(tmp_path, "a.jpg", arena)
+
+
+@pytest.mark.parametrize(("told", "reason"), [(5, "grew while it was read, beyond 5 bytes"), (20, "from 20 to 10")])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, arena, monkeypatch, told, reason):
+    (tmp_path / "a.jpg").write_bytes(b"x" * 10)
+    status = list(os.stat(tmp_path / "a.jpg"))
+    status[stat.ST_SIZE] = told
+    monkeypatch.setattr(files.os, "fstat", lambda descriptor: os.stat_result(status))
+    with pytest.raises(SourceError, match=reason):
+        read(tmp_path, "a.jpg", arena)
+
+
+def test_a_file_that_arrives_in_pieces_is_read_whole(tmp_path, arena, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(b"0123456789")
+    whole = os.readv
+    monkeypatch.setattr(files.os, "readv", lambda descriptor, buffers: whole(descriptor, [buffers[0][:3]]))
+    assert bytes(read(tmp_path, "a.jpg", arena)) == b"0123456789"
+
+
+def test_a_linked_file_inside_the_root_is_read(tmp_path, arena):
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    (tmp_path / "b.jpg").symlink_to("a.jpg")
+    reader = source_of(tmp_path, "b.jpg", inside=os.fsencode(tmp_path.resolve())).open()
+    assert bytes(reader.read(0, arena)) == b"1"
+
+
+def test_a_linked_file_that_leads_out_of_the_root_is_refused(tmp_path, arena):
+    (tmp_path / "secret").write_bytes(b"1")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "a.jpg").symlink_to("../secret")
+    reader = source_of(tmp_path / "root", "a.jpg", inside=os.fsencode(tmp_path.resolve() / "root")).open()
+    with pytest.raises(SourceError, match=r"outside root .* allow_outside=True"):
+        reader.read(0, arena)
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "expected"),
+    [
+        ("int", np.array([0, 2]), np.array(2)),
+        ("binary", np.array([0, 1]), np.array([1], np.float32)),
+        ("categorical", np.array([0, 2]), np.array([0, 0, 1, 0], np.float32)),
+        ("raw", np.array([0.5, 1.5]), np.array(1.5)),
+        ("raw", np.array([[1, 2], [3, 4]], np.float32), np.array([3, 4], np.float32)),
+    ],
+)
+def test_a_label_is_handed_out_as_its_kind_says(tmp_path, arena, kind, labels, expected):
+    (tmp_path / "a").write_bytes(b"1")
+    source = source_of(tmp_path, "a", "a", labels=labels, label_kind=kind, class_count=4)
+    _, label = source.open().read(1, arena)
+    assert label.dtype == expected.dtype
+    np.testing.assert_array_equal(label, expected, strict=False)
+    assert np.shape(label) == expected.shape
+
+
+def test_labels_of_a_source_cannot_be_changed():
+    labels = source_of(Path("/"), "a", labels=np.array([3])).labels()
+    with pytest.raises(ValueError, match="read-only"):
+        labels[0] = 1
+
+
+def test_the_path_of_a_sample_is_told_whole(tmp_path):
+    assert source_of(tmp_path, "a.jpg").path(0) == str(tmp_path / "a.jpg")
+
+
+def test_the_repr_tells_where_and_how_many():
+    source = FileSource(PackedPaths.of("", ["a"] * 1234), np.zeros(1234, int), ["x", "y"], "folder '/data'")
+    assert repr(source) == "folder '/data': 1,234 files, 2 classes"
