@@ -1,0 +1,66 @@
+# Every target sets up what it needs in .venv, once: the stamps are remade when pyproject.toml changes.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-core test-adapters test-backends lint types bench bench-jpeg clean
+SHELL := /bin/sh
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+PYTEST := $(PY) -m pytest --quiet
+# An interpreter of one's own: make test PYTHON=python3.13 (after make clean)
+PYTHON ?= python3
+unexport PYTHONPATH PYTHONHOME
+
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/demo.stamp ## Train on 1,797 handwritten digits from PNG files within 64 MB
+	$(VENV)/bin/fitstream demo
+
+test: lint types test-core test-adapters ## All checks and tests, on one Keras backend
+
+lint: $(VENV)/test.stamp ## Style and formatting
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: $(VENV)/test.stamp ## Strict types
+	$(PY) -m mypy
+
+test-core: $(VENV)/test.stamp ## Tests that need no framework (those of the documentation use one where it is installed)
+	$(PYTEST) --ignore=tests/adapters
+
+# A framework stays loaded once it is, and Keras keeps its first backend: so each backend has its own process.
+test-adapters: $(VENV)/demo.stamp $(VENV)/test.stamp ## Tests with Keras on the demo's backend
+	KERAS_BACKEND=$$($(PY) -m fitstream.backend) $(PYTEST) tests/adapters
+
+test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch and JAX
+	for backend in tensorflow torch jax; do \
+	  echo "== $$backend" && KERAS_BACKEND=$$backend $(PYTEST) tests/adapters || exit 1; \
+	done
+
+bench: bench-jpeg ## All benchmarks
+
+bench-jpeg: $(VENV)/bench.stamp ## JPEG to batches: fitstream and its peers
+	$(PY) benchmarks/jpeg_feed.py
+
+clean: ## Remove the virtual environment and all caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist fitstream-demo
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PY):
+	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "Setting up $(VENV) with $$($$python --version)" && exec $$python -m venv --clear $(VENV); \
+	  fi; \
+	done; \
+	echo "fitstream needs Python 3.11 or newer. Say where it is: make PYTHON=/path/to/python3.11" >&2; exit 1
+
+$(VENV)/demo.stamp: EXTRAS := demo
+$(VENV)/test.stamp: EXTRAS := test,lint
+$(VENV)/backends.stamp: EXTRAS := demo,test,backends
+$(VENV)/bench.stamp: EXTRAS := bench
+$(VENV)/%.stamp: pyproject.toml | $(PY)
+	@echo "Installing fitstream[$(EXTRAS)] into $(VENV)"
+	@$(PIP) --editable '.[$(EXTRAS)]'
+	@touch $@
