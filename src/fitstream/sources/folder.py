@@ -125,9 +125,10 @@ def _by_class(listing: _Listing, wanted: list[str] | None) -> tuple[list[str], l
 
 def _check_no_parts(names: list[str], file: str) -> None:
     if {name.casefold() for name in names} <= _PARTS:
+        part = next((name for name in names if name.casefold().startswith("train")), names[0])
         raise SourceError(
-            f"its sub-folders ({few(names)}) are named as parts of a data set, not as classes. "
-            f"Use one of them, such as {os.path.join(file, names[-1])!r}, or name them with classes= if they are classes.",
+            f"its sub-folders ({few(names)}) are named as parts of a data set, not as classes. Use one of them, "
+            f"{os.path.join(file, part)!r}, or name them with classes= if they are classes.",
             file=file,
         )
 
