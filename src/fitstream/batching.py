@@ -100,13 +100,18 @@ class BatchOrder:
         if self._shard is not None:
             low = total * self._shard.index // self._shard.count
             high = total * (self._shard.index + 1) // self._shard.count
-        positions = np.arange(start + low, start + max(low, min(high, real)), dtype=np.int64)
+        first, end = start + low, start + max(low, min(high, real))
         if self._last == "wrap":
-            passes, positions = np.divmod(positions, count)
-            indices = np.empty_like(positions)
-            for one in np.unique(passes):
-                here = passes == one
-                indices[here] = self._order.indices(int(one), positions[here])
-            return Rows(indices, passes, high - low)
-        passes = np.full(positions.shape, pass_index, dtype=np.int64)
-        return Rows(self._order.indices(pass_index, positions), passes, high - low)
+            return self._wrapped(first, end)
+        passes = np.full(end - first, pass_index, dtype=np.int64)
+        return Rows(self._order.span(pass_index, first, end), passes, high - low)
+
+    def _wrapped(self, first: int, end: int) -> Rows:
+        """Rows at positions of passes laid end to end."""
+        count = self._order.count
+        indices, passes = [], []
+        for one in range(first // count, -(-end // count)):
+            start, stop = max(0, first - one * count), min(count, end - one * count)
+            indices.append(self._order.span(one, start, stop))
+            passes.append(np.full(stop - start, one, dtype=np.int64))
+        return Rows(np.concatenate(indices), np.concatenate(passes), end - first)

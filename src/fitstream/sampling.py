@@ -43,6 +43,7 @@ Indices = npt.NDArray[np.int64]
 MAX_COUNT = 1 << 60
 
 _ROUNDS = 6
+_BLOCK, _KEPT_BLOCKS = 1024, 8
 
 
 def _derive(words: int, *parts: object) -> tuple[int, ...]:
@@ -162,7 +163,7 @@ class Order:
         selections: What chooses and orders them, first to last.
     """
 
-    __slots__ = ("_cache", "_counts", "count", "selections")
+    __slots__ = ("_blocks", "_counts", "_permutations", "count", "selections")
 
     def __init__(self, count: int, selections: Sequence[Selection] = ()) -> None:
         self.selections = tuple(selections)
@@ -179,7 +180,8 @@ class Order:
                 case Shuffle():
                     pass
         self.count = count
-        self._cache: dict[tuple[int, int], Permutation] = {}
+        self._permutations: dict[tuple[int, int], Permutation] = {}
+        self._blocks: dict[tuple[int, int], Indices] = {}
 
     def indices(self, pass_index: int, positions: npt.ArrayLike) -> Indices:
         """Source indices `(positions,)` int64 of positions in `range(count)` of a pass."""
@@ -196,13 +198,35 @@ class Order:
                     where = self._permutation(place, pass_index, seed, "shuffle")(where)
         return where
 
-    def _permutation(self, place: int, pass_index: int, seed: int, purpose: str) -> Permutation:
-        found = self._cache.get((place, pass_index))
+    def span(self, pass_index: int, start: int, stop: int) -> Indices:
+        """Source indices `(stop - start,)` int64 of neighbouring positions.
+
+        Computed a block at a time, and the last few blocks are kept: a thousand positions cost hardly more than a
+        few, because NumPy's calls cost more than its arithmetic there.
+        """
+        blocks = range(start // _BLOCK, -(-stop // _BLOCK))
+        parts = [
+            self._block(pass_index, block)[max(0, start - block * _BLOCK) : stop - block * _BLOCK] for block in blocks
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int64), *parts])
+
+    def _block(self, pass_index: int, block: int) -> Indices:
+        found = self._blocks.get((pass_index, block))
         if found is None:
-            if len(self._cache) >= 64:
-                self._cache.clear()
+            positions = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, self.count), dtype=np.int64)
+            found = self.indices(pass_index, positions)
+            if len(self._blocks) >= _KEPT_BLOCKS:
+                self._blocks.clear()
+            self._blocks[pass_index, block] = found
+        return found
+
+    def _permutation(self, place: int, pass_index: int, seed: int, purpose: str) -> Permutation:
+        found = self._permutations.get((place, pass_index))
+        if found is None:
+            if len(self._permutations) >= 64:
+                self._permutations.clear()
             found = Permutation(self._counts[place], (purpose, seed, pass_index))
-            self._cache[place, pass_index] = found
+            self._permutations[place, pass_index] = found
         return found
 
 
