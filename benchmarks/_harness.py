@@ -277,7 +277,7 @@ def _kill_session(process: subprocess.Popen[bytes]) -> None:
     def survivors() -> list[int]:
         return [pid for pid, fields in _processes().items() if int(fields[3]) == process.pid and fields[0] != "Z"]
 
-    # multiprocessing's resource tracker ignores SIGTERM and removes what the others left in /dev/shm once they are gone.
+    # multiprocessing's resource tracker ignores SIGTERM and clears /dev/shm of what the others left when they are gone.
     for signum in (signal.SIGTERM, signal.SIGKILL):
         for pid in survivors():
             with contextlib.suppress(ProcessLookupError):

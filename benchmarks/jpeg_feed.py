@@ -18,7 +18,7 @@ How to read. "of the limit" is a loader's rate divided by that of the bare limit
 to largest. Absolute rates depend on the machine; the ratio much less. Start is measured from the start of the process,
 so with the imports, and from the creation of the loader.
 
-    python benchmarks/jpeg_feed.py              # five rounds, both settings, about 20 minutes
+    python benchmarks/jpeg_feed.py              # five rounds, both settings, about 15 minutes
     python benchmarks/jpeg_feed.py --quick      # does everything work?
 """
 
