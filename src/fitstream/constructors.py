@@ -177,4 +177,7 @@ def _options(
     image_size: ImageSize, channels: int, resize: Resize, interpolation: Interpolation, dtype: str, max_pixels: int
 ) -> ImageOptions:
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    return ImageOptions(None if size is None else cast("tuple[int, int]", tuple(size)), channels, resize, interpolation, dtype, max_pixels)
+    if size is not None and not isinstance(size, (tuple, list)):
+        raise PlanError(f"image_size={image_size!r} must be (height, width) in pixels, or one int for both.")
+    height_width = None if size is None else cast("tuple[int, int]", tuple(size))
+    return ImageOptions(height_width, channels, resize, interpolation, dtype, max_pixels)
