@@ -1,6 +1,8 @@
 """How a picture becomes an array: the options, checked when they are made.
 
 The decoding itself is in `decode`, which loads the codecs; this module loads nothing.
+
+    images (options, DecodeError) <- jpeg (headers), resize (geometry), pillow (other formats) <- decode (ImageDecoder)
 """
 
 from __future__ import annotations
@@ -10,13 +12,17 @@ from typing import Any, Literal, TypeAlias
 
 from fitstream.errors import PlanError
 
-__all__ = ["ImageOptions", "Interpolation", "Resize"]
+__all__ = ["DecodeError", "ImageOptions", "Interpolation", "Resize"]
 
 Resize: TypeAlias = Literal["stretch", "crop", "pad"]
 Interpolation: TypeAlias = Literal["bilinear", "area", "nearest", "cubic", "lanczos"]
 
 _RESIZES = ("stretch", "crop", "pad")
 _INTERPOLATIONS = ("bilinear", "area", "nearest", "cubic", "lanczos")
+
+
+class DecodeError(Exception):
+    """These bytes are no picture that can be read. The message is the reason alone; the caller knows which sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +32,8 @@ class ImageOptions:
     Attributes:
         size: `(height, width)` in pixels, or None to keep each picture's own.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
-        resize: "stretch" to the size, "crop" the centre after scaling the picture to cover it, or "pad" with black after
-            scaling the picture to fit inside.
+        resize: "stretch" to the size, "crop" the centre after scaling the picture to cover it, or "pad" with black
+            after scaling the picture to fit inside.
         interpolation: "bilinear" | "area" | "nearest" | "cubic" | "lanczos".
         dtype: "uint8" (0 to 255) or "float32" (0 to 1).
         max_pixels: A picture that declares more is refused before it is decoded.
