@@ -153,10 +153,11 @@ class Layout:
 
     def leaves(self, root: npt.NDArray[np.uint8], rows: int) -> list[npt.NDArray[Any]]:
         """Views of a slot's bytes: one array `(rows, ...)` a leaf."""
-        return [
-            root[offset : offset + rows * spec.nbytes].view(spec.dtype).reshape((rows, *cast("tuple[int, ...]", spec.shape)))
-            for spec, offset in zip(self.specs, self.offsets, strict=True)
-        ]
+        leaves = []
+        for spec, offset in zip(self.specs, self.offsets, strict=True):
+            shape = (rows, *cast("tuple[int, ...]", spec.shape))
+            leaves.append(root[offset : offset + rows * spec.nbytes].view(spec.dtype).reshape(shape))
+        return leaves
 
 
 @final

@@ -8,8 +8,8 @@ A slot goes round through four states. Who moves it is in brackets:
 
 A lease is one plain NumPy array, the root, over the slot's bytes; every leaf of the batch is a view of it, and NumPy
 lets all views of views refer to that root. So the root dies exactly when the consumer holds no array of the batch any
-more, and its weak reference's callback frees the slot. The callback may run in any thread, inside garbage collection too:
-it does nothing but put the slot on a `SimpleQueue`, whose `put` is reentrant.
+more, and its weak reference's callback frees the slot. The callback may run in any thread, inside garbage collection
+too: it does nothing but put the slot on a `SimpleQueue`, whose `put` is reentrant.
 
 Leaves start at multiples of 64 bytes, so that frameworks can alias them, which the lease survives.
 """

@@ -39,7 +39,7 @@ _ENCODING = sys.getfilesystemencoding()
 _ERRORS = sys.getfilesystemencodeerrors()
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _REASONS = {
-    errno.ENOENT: "the file does not exist",
+    errno.ENOENT: "the file does not exist; restore it, or leave its row out",
     errno.ENOTDIR: "the file does not exist: a part of its path is a file, not a folder",
     errno.EACCES: "permission to read the file is denied",
     errno.ELOOP: "its symbolic links lead in a circle",
