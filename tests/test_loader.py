@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -352,6 +353,35 @@ def test_ctrl_c_in_the_loop_ends_everything_at_once() -> None:
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
         assert done.stdout == "stopped\n", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_keeps_its_batches_and_is_told_to_make_its_own_loader() -> None:
+    program = (
+        "import os, sys, numpy as np, fitstream as fs\n"
+        "loader = fs.from_arrays(np.arange(400)).batch(10).loader(memory='1 kB', workers=1)\n"
+        "batches = iter(loader)\n"
+        "held = next(batches)\n"
+        "read, write = os.pipe()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os.read(read, 1)\n"
+        "    print(held.tolist(), flush=True)\n"
+        "    try:\n"
+        "        for _ in range(30): next(batches)\n"
+        "    except fs.FitstreamError as error:\n"
+        "        print(error, flush=True)\n"
+        "    os._exit(0)\n"
+        "del held\n"
+        "for batch in batches: pass\n"
+        "os.write(write, b'x')\n"
+        "os.waitpid(child, 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[0] == str(list(range(10)))
+    assert "make a loader of its own" in done.stdout
 
 
 def test_events_tell_what_happens() -> None:

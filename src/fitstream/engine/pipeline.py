@@ -131,7 +131,8 @@ class Pipeline:
             except Empty:
                 dead = [lane.thread.name for lane, _ in self._lanes if not lane.thread.is_alive()]
                 if dead:
-                    self._crash = self._crash or RuntimeError(f"{', '.join(dead)} is gone")
+                    why = f"{', '.join(dead)} is gone; a process that was forked must make a loader of its own"
+                    self._crash = self._crash or RuntimeError(why)
             return
         try:
             board.file(board.ready_queue.get_nowait())

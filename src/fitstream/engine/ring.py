@@ -17,7 +17,6 @@ Leaves start at multiples of 64 bytes, so that frameworks can alias them, which 
 from __future__ import annotations
 
 import mmap
-import os
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,28 +76,28 @@ class Slot:
             The batch's leaves, views of one root.
         """
         root = np.frombuffer(self.buffer, np.uint8, self.layout.slot_bytes, self.offset)
-        owner = os.getpid()
-
-        def ended(_: object) -> None:
-            # A forked child that drops its copy of the batch must not free the parent's slot.
-            if os.getpid() == owner:
-                on_end(self)
-
-        self.lease = weakref.ref(root, ended)
+        self.lease = weakref.ref(root, lambda _: on_end(self))
         return self.layout.leaves(root, self.rows)
 
 
 def make_ring(layout: Layout, slot_count: int) -> list[Slot]:
     """Allocate the ring: anonymous memory, freed when the last lease and the last slot are gone."""
-    # Page-aligned, so leaves are 64-byte aligned. Never closed by hand: leases may outlive the loader.
     stride = aligned(layout.slot_bytes)
-    memory = mmap.mmap(-1, stride * slot_count)
+    memory = _map(stride * slot_count)
     return [_make_slot(memory, i * stride, layout, spare=False) for i in range(slot_count)]
 
 
 def make_spare(layout: Layout) -> Slot:
     """Allocate a slot beyond the ring."""
-    return _make_slot(mmap.mmap(-1, layout.slot_bytes), 0, layout, spare=True)
+    return _make_slot(_map(layout.slot_bytes), 0, layout, spare=True)
+
+
+def _map(count_bytes: int) -> mmap.mmap:
+    """Page-aligned memory, so that leaves are 64-byte aligned. Never closed by hand: leases may outlive the loader."""
+    if hasattr(mmap, "MAP_PRIVATE"):
+        # Private, so that a forked child keeps the batches that it held, whatever is written here later.
+        return mmap.mmap(-1, count_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return mmap.mmap(-1, count_bytes)
 
 
 def _make_slot(buffer: Any, offset: int, layout: Layout, *, spare: bool) -> Slot:
