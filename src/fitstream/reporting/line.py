@@ -1,8 +1,8 @@
 """One line that says how training goes, fitted to the width of the terminal.
 
 Three forms of one snapshot: the live line of an epoch that runs, the record that stays when it has ended, and a plain
-line for files and pipes. Fields that belong together stand one space apart, groups two. Where the line is too long, words
-get shorter, then the bar goes, then the last metrics; a `+2` says how many. The line never wraps.
+line for files and pipes. Fields that belong together stand one space apart, groups two. Where the line is too long,
+words get shorter, then the bar goes, then the last metrics; a `+2` says how many. The line never wraps.
 """
 
 from __future__ import annotations
@@ -135,10 +135,10 @@ def _feed(now: Snapshot, wordy: bool) -> list[Text]:
 
 
 def _used(used_bytes: int, budget_bytes: int) -> str:
-    """Write "45.4/64 MB": both in the unit of the budget."""
+    """Write "45.4/64 MB", or "145 kB/64 MB" where the units differ."""
+    used, used_unit = format_bytes(used_bytes).split()
     budget, unit = format_bytes(budget_bytes).split()
-    scale = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}[unit]
-    return f"{used_bytes / scale:.3g}/{budget} {unit}"
+    return f"{used}/{budget} {unit}" if used_unit == unit else f"{used} {used_unit}/{budget} {unit}"
 
 
 def _loss_first(metrics: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -1,9 +1,9 @@
 """The Keras callback that shows how training goes.
 
 It must not slow training. It declares itself safe for asynchronous dispatch, so that Keras needn't wait for the device
-after each step to turn metrics into floats; then its batch hooks run in Keras's own threads, late and out of order, and a
-lock and the highest step seen keep them straight. The line is drawn at most eight times a second, by whichever thread
-ends a step then: there is no thread of ours.
+after each step to turn metrics into floats; then its batch hooks run in Keras's own threads, late and out of order,
+and a lock and the highest step seen keep them straight. The line is drawn at most eight times a second, by whichever
+thread ends a step then: there is no thread of ours.
 
 Speed and time left are taken from the end of the epoch's first step on, which on some backends compiles for seconds.
 Waiting counts from the epoch's begin to the end of its training steps, so validation doesn't blur it.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, final
 
 import keras
@@ -34,8 +34,9 @@ def make_callback(
     steps: int | None,
     initial_epoch: int = 0,
     verbose: Literal["auto", 0, 1, 2] = "auto",
+    others: Sequence[Loader] = (),
     console: Console | None = None,
-) -> keras.callbacks.Callback:
+) -> Progress:
     """Make the callback that shows progress, as Keras's `verbose` asks for it.
 
     Args:
@@ -45,6 +46,7 @@ def make_callback(
         initial_epoch: Epochs that were done before.
         verbose: 0 shows nothing; 1 and "auto" a line that moves where the output is a terminal, and otherwise what 2
             shows: one plain line at each epoch's end.
+        others: Loaders that live beside it within the same budget, such as that of validation.
         console: Where to; None for standard output.
     Returns:
         A callback. Whoever calls `model.fit` calls its `close()` when that ends, however it ends: Keras doesn't say
@@ -52,7 +54,7 @@ def make_callback(
     """
     console = console or Console()
     moves = verbose in (1, "auto") and console.is_interactive and console.file.isatty()
-    return Progress(loader, epochs, steps, initial_epoch, console, moves=moves, shows=verbose != 0)
+    return Progress((loader, *others), epochs, steps, initial_epoch, console, moves=moves, shows=verbose != 0)
 
 
 @final
@@ -63,7 +65,7 @@ class Progress(keras.callbacks.Callback):
 
     def __init__(
         self,
-        loader: Loader,
+        loaders: Sequence[Loader],
         epochs: int,
         steps: int | None,
         initial_epoch: int,
@@ -74,7 +76,7 @@ class Progress(keras.callbacks.Callback):
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         super().__init__()
-        self._loader = loader
+        self._loader, *self._others = loaders
         self._epochs = epochs
         self._steps = steps
         self._epoch = initial_epoch
@@ -190,8 +192,9 @@ class Progress(keras.callbacks.Callback):
             left_s=None if not step_s or self._steps is None else max(0, self._steps - self._step) * step_s,
             samples_per_s=samples / step_s if step_s else None,
             waited_share=min(1.0, (waited_s - self._waited_before_s) / training_s) if training_s > 0 else 0.0,
-            peak_bytes=stats.peak_bytes,
-            budget_bytes=stats.budget_bytes,
+            peak_bytes=stats.peak_bytes + sum(other.stats().peak_bytes for other in self._others),
+            # Where one budget is divided, the loader's own is what the others' plans have left of it.
+            budget_bytes=stats.budget_bytes + sum(other.plan.projected_bytes for other in self._others),
             validating=validating,
         )
 
