@@ -38,7 +38,7 @@ from fitstream.transforms.pillow import (
     pillow_errors,
     storage_bytes,
 )
-from fitstream.transforms.resize import Fit, fit, place, place_bytes, result_shape, turn
+from fitstream.transforms.resize import Fit, Part, fit, place, place_bytes, result_shape, stored_part, turn
 
 __all__ = ["DecodeError", "ImageDecoder", "picture_bytes", "scratch_bytes"]
 
@@ -106,8 +106,8 @@ class ImageDecoder:
         if plan.direct:
             turn(shown, header.orientation)
         else:
-            place(stored, header.orientation, plan.used, self._options.interpolation, self._arena, shown)
-        return self._finish(shown, result)
+            place(stored, plan.part, header.orientation, plan.used, self._options.interpolation, self._arena, shown)
+        return self._finish(shown, result) if self._scaled else result
 
     def _decode_refused(
         self, encoded: memoryview, result: npt.NDArray[Any], header: JpegHeader, refusal: ValueError
@@ -137,8 +137,10 @@ class ImageDecoder:
         height, width = _shown(stored.shape[0], stored.shape[1], orientation)
         result = self._result(result_shape(height, width, options), out)
         shown = self._take(result.shape) if self._scaled else result
-        place(stored, orientation, fit(height, width, options), options.interpolation, arena, shown)
-        return self._finish(shown, result)
+        used = fit(height, width, options)
+        part = stored_part(used, stored.shape[0], stored.shape[1], orientation)
+        place(stored, part, orientation, used, options.interpolation, arena, shown)
+        return self._finish(shown, result) if self._scaled else result
 
     def _take(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         height, width, channels = shape
@@ -155,8 +157,7 @@ class ImageDecoder:
         return out
 
     def _finish(self, shown: npt.NDArray[np.uint8], result: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        if self._scaled:
-            np.divide(shown, np.float32(255), out=result, dtype=np.float32)
+        np.divide(shown, np.float32(255), out=result, dtype=np.float32)
         return result
 
 
@@ -167,6 +168,7 @@ class _JpegPlan(NamedTuple):
     width: int
     reduced: bool
     used: Fit
+    part: Part
     shape: tuple[int, int, int]
     direct: bool
 
@@ -176,13 +178,11 @@ def _plan_jpeg(options: ImageOptions, height: int, width: int, orientation: int)
     shape = result_shape(*shown, options)
     used = fit(*shown, options)
     scale = _reduction(used, options)
-    if scale > 1:
-        height, width = -(-height // scale), -(-width // scale)
-        shown = _shown(height, width, orientation)
-        used = Fit(*fit(*shown, options)[:4], *used[4:])
-    # The whole picture fills the whole result, pixel by pixel.
-    direct = shown == (used.height, used.width) == (used.out_height, used.out_width) == shape[:2] and orientation < 5
-    return _JpegPlan(height, width, scale > 1, used, shape, direct)
+    part = stored_part(used, height, width, orientation, scale)
+    decoded = (-(-height // scale), -(-width // scale))
+    # All decoded pixels fill the whole result, one by one.
+    direct = orientation < 5 and decoded == (part.height, part.width) == shape[:2] and part.down == part.across == 1
+    return _JpegPlan(*decoded, scale > 1, used, part, shape, direct)
 
 
 def _reduction(used: Fit, options: ImageOptions) -> int:

@@ -17,12 +17,16 @@ __all__ = ["JPEG_START", "JpegHeader", "exif_orientation", "read_jpeg_header"]
 
 JPEG_START = b"\xff\xd8\xff"
 
-_APP1, _SOS, _EOI = 0xE1, 0xDA, 0xD9
-_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_APP1, _SOS, _EOI = 0xFFE1, 0xFFDA, 0xFFD9
+_ENDS = frozenset({_SOS, _EOI})
+#: Tables, restart interval, applications' data but EXIF's, comments. Asked for first: nearly all segments are these.
+_PASSED = frozenset({0xFFC4, 0xFFDB, 0xFFDD, 0xFFE0, *range(0xFFE2, 0xFFF0), 0xFFFE})
+_FRAMES = frozenset({*range(0xFFC0, 0xFFD0)} - {0xFFC4, 0xFFC8, 0xFFCC})
+_PROGRESSIVE = frozenset({0xFFC2, 0xFFC6, 0xFFCA, 0xFFCE})
 #: Markers without a length: TEM and the restart markers.
-_BARE = frozenset({0x01, *range(0xD0, 0xD8)})
+_BARE = frozenset({0xFF01, *range(0xFFD0, 0xFFD8)})
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
+_SEGMENT = struct.Struct(">HH")
 _FRAME = struct.Struct(">HHB")
 _ORIENTATION = 0x0112
 #: TIFF's types of integers, as struct names them. EXIF asks for 3, but cameras write others.
@@ -60,24 +64,27 @@ def read_jpeg_header(encoded: memoryview) -> JpegHeader:
     at = 2
     try:
         while True:
-            marker = encoded[at + 1]
-            if encoded[at] != 0xFF or marker in (0x00, 0xFF):
+            marker, length = _SEGMENT.unpack_from(encoded, at)
+            if marker in _PASSED:
+                pass
+            elif marker in _FRAMES:
+                frame, frame_at = marker, at + 5
+            elif marker == _APP1:
+                if orientation == 1 and bytes(encoded[at + 4 : at + 10]) == b"Exif\0\0":
+                    orientation = exif_orientation(encoded[at + 10 : at + 2 + length])
+            elif marker in _ENDS:
+                break
+            elif marker in _BARE:
+                at += 2
+                continue
+            elif not 0xFF00 < marker < 0xFFFF:
                 # Fill bytes are allowed, stray bytes are not but occur: the decoders skip both, so this does too.
                 found = _MARKER.search(encoded, at)
                 if found is None:
                     break
                 at = found.start()
                 continue
-            if marker in _BARE:
-                at += 2
-                continue
-            if marker in (_SOS, _EOI):
-                break
-            if marker in _FRAMES:
-                frame, frame_at = marker, at + 5
-            elif marker == _APP1 and orientation == 1 and bytes(encoded[at + 4 : at + 10]) == b"Exif\0\0":
-                orientation = exif_orientation(encoded[at + 10 : at + 2 + (encoded[at + 2] << 8 | encoded[at + 3])])
-            at += 2 + (encoded[at + 2] << 8 | encoded[at + 3])
+            at += 2 + length
         if frame and marker == _SOS:
             height, width, components = _FRAME.unpack_from(encoded, frame_at)
             whole = frame in _PROGRESSIVE or encoded[at + 4] < components

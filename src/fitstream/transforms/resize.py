@@ -2,8 +2,7 @@
 
 A picture is *stored* as its file has it and *shown* as it is meant to be seen. `Fit` speaks of the picture as shown.
 Turning is done after resizing, on the small result: by a transposition from scratch memory and a flip in place. To
-give exactly what turning first would give, the part of the stored picture that is used is found by turning the `Fit`
-back.
+give what turning first would give, the `Part` of the stored picture that is used is found by turning the `Fit` back.
 
 OpenCV writes into `dst` in place when shape and dtype match and each row's pixels are contiguous: a batch's row, and a
 rectangle of one, do. The tests hold it to that.
@@ -11,7 +10,7 @@ rectangle of one, do. The tests hold it to that.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,7 +20,7 @@ from fitstream.scratch import Arena
 from fitstream.spec import aligned
 from fitstream.transforms.images import ImageOptions, Interpolation
 
-__all__ = ["Fit", "fit", "place", "place_bytes", "result_shape", "turn"]
+__all__ = ["Fit", "Part", "fit", "place", "place_bytes", "result_shape", "stored_part", "turn"]
 
 #: cv2.flip's code for each EXIF orientation (0 rows, 1 columns, -1 both); 5 to 8 begin with a transposition.
 _FLIPS = (None, None, 1, -1, 0, None, 1, -1, 0)
@@ -47,6 +46,17 @@ class Fit(NamedTuple):
     out_left: int
     out_height: int
     out_width: int
+
+
+class Part(NamedTuple):
+    """The rectangle of decoded pixels that is used, as stored, and the pixels of the result for each of them."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    down: float
+    across: float
 
 
 def result_shape(height: int, width: int, options: ImageOptions) -> tuple[int, int, int]:
@@ -77,6 +87,39 @@ def _divide(numerator: int, denominator: int) -> int:
     return (numerator + denominator // 2) // denominator
 
 
+def stored_part(used: Fit, height: int, width: int, orientation: int, scale: int = 1) -> Part:
+    """Find the pixels that a `Fit` uses in the picture as it was decoded.
+
+    A size that is no multiple of the scale leaves the last row and column of a reduced picture partly outside it. So
+    the factors come from the full size, and the rectangle is rounded to whole decoded pixels.
+
+    Args:
+        used: The layout of the picture as shown.
+        height: Of the picture as stored, in full.
+        width: Likewise.
+        orientation: EXIF's, 1 to 8.
+        scale: The picture was decoded at 1/scale of its size.
+    """
+    top, left, rows, columns, _, _, out_rows, out_columns = used
+    turned = orientation >= 5
+    code = _FLIPS[orientation]
+    if code in (0, -1):
+        top = (width if turned else height) - top - rows
+    if code in (1, -1):
+        left = (height if turned else width) - left - columns
+    if turned:
+        top, left, rows, columns, out_rows, out_columns = left, top, columns, rows, out_columns, out_rows
+    top, decoded_rows = _reduced(top, rows, height, scale)
+    left, decoded_columns = _reduced(left, columns, width, scale)
+    return Part(top, left, decoded_rows, decoded_columns, out_rows * scale / rows, out_columns * scale / columns)
+
+
+def _reduced(start: int, length: int, whole: int, scale: int) -> tuple[int, int]:
+    decoded = -(-whole // scale)
+    count = min(_divide(length, scale), decoded)
+    return min(_divide(start, scale), decoded - count), count
+
+
 def place_bytes(orientation: int, used: Fit, options: ImageOptions) -> int:
     """Scratch that `place` takes."""
     return aligned(used.out_height * used.out_width * options.channels) if orientation >= 5 else 0
@@ -84,6 +127,7 @@ def place_bytes(orientation: int, used: Fit, options: ImageOptions) -> int:
 
 def place(
     pixels: npt.NDArray[np.uint8],
+    part: Part,
     orientation: int,
     used: Fit,
     interpolation: Interpolation,
@@ -93,7 +137,8 @@ def place(
     """Resize and turn a picture into the result.
 
     Args:
-        pixels: uint8 `(height, width, channels)` as stored.
+        pixels: uint8 `(height, width, channels)` as decoded.
+        part: The rectangle of them that is used.
         orientation: EXIF's, 1 to 8.
         used: The layout of the picture as shown.
         interpolation: How pixels between pixels are found.
@@ -109,13 +154,12 @@ def place(
             used.out_top : used.out_top + used.out_height,
             used.out_left : used.out_left + used.out_width,
         ]
-    part = _stored_part(pixels, orientation, used)
     if orientation < 5:
-        _resize(part, region, interpolation)
+        _resize(pixels, part, region, interpolation)
     else:
         count = used.out_height * used.out_width * out.shape[2]
         turned = arena.take(count).reshape(used.out_width, used.out_height, out.shape[2])
-        _resize(part, turned, interpolation)
+        _resize(pixels, part, turned, interpolation)
         cv2.transpose(turned, dst=region)
     turn(region, orientation)
 
@@ -127,25 +171,14 @@ def turn(region: npt.NDArray[np.uint8], orientation: int) -> None:
         cv2.flip(region, code, dst=region)
 
 
-def _resize(part: npt.NDArray[Any], out: npt.NDArray[Any], interpolation: Interpolation) -> None:
-    height, width = out.shape[:2]
-    if interpolation == "area" and (height > part.shape[0] or width > part.shape[1]):
+def _resize(
+    pixels: npt.NDArray[np.uint8], part: Part, out: npt.NDArray[np.uint8], interpolation: Interpolation
+) -> None:
+    top, left, rows, columns, down, across = part
+    if interpolation == "area" and (down > 1 or across > 1):
         # There is nothing to average where a picture grows, and OpenCV's area mode would show squares.
         interpolation = "bilinear"
-    cv2.resize(part, (width, height), dst=out, interpolation=_INTERPOLATIONS[interpolation])
-
-
-def _stored_part(pixels: npt.NDArray[Any], orientation: int, used: Fit) -> npt.NDArray[Any]:
-    top, left, height, width = used[:4]
-    turned = orientation >= 5
-    shown_height, shown_width = (pixels.shape[1], pixels.shape[0]) if turned else pixels.shape[:2]
-    if height == shown_height and width == shown_width:
-        return pixels
-    code = _FLIPS[orientation]
-    if code in (0, -1):
-        top = shown_height - top - height
-    if code in (1, -1):
-        left = shown_width - left - width
-    if turned:
-        top, left, height, width = left, top, width, height
-    return pixels[top : top + height, left : left + width]
+    if (rows, columns) != pixels.shape[:2]:
+        pixels = pixels[top : top + rows, left : left + columns]
+    written = cv2.resize(pixels, None, dst=out, fx=across, fy=down, interpolation=_INTERPOLATIONS[interpolation])
+    assert written is out, "OpenCV did not write in place"
