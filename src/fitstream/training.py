@@ -1,0 +1,331 @@
+"""`fs.fit`, `fs.evaluate` and `fs.predict`: Keras's own loops, fed by loaders that live as long as the call.
+
+What is given is made a loader first. A loader that is made here is closed at the end, whatever ends the call; a user's
+stays open and has moved on. One budget covers training and validation together: validation is planned in a quarter of
+it if that works, and training in what its plan leaves.
+
+Epoch e of a Dataset is pass e, whether training began at epoch 0 or went on at e (`initial_epoch`). Each validation is
+a pass too, that of its epoch, so that a run that was resumed validates on what an unbroken one does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from fitstream.adapters.class_weights import ClassWeights, Weights
+from fitstream.adapters.keras import check_batch, keras
+from fitstream.adapters.keras_feed import Feed, FeedCallback, as_keras_data, build_for_tensorflow
+from fitstream.adapters.keras_inputs import Batches, open_both, open_one, split_off, to_batches, to_validation
+from fitstream.dataset import Dataset
+from fitstream.errors import PlanError
+from fitstream.loader import Loader
+
+__all__ = ["evaluate", "fit", "predict"]
+
+Verbose: TypeAlias = Literal["auto", 0, 1, 2]
+
+
+def fit(
+    model: Any,
+    train: Any,
+    validation_data: Any = None,
+    validation_split: float | None = None,
+    epochs: int = 1,
+    initial_epoch: int = 0,
+    steps_per_epoch: int | None = None,
+    validation_steps: int | None = None,
+    class_weight: Weights | None = None,
+    callbacks: Any = None,
+    verbose: Verbose = "auto",
+    memory: int | str = "auto",
+    workers: int | str = "auto",
+    batch_size: int | None = None,
+    validation_freq: int | Sequence[int] = 1,
+    seed: int = 0,
+) -> Any:
+    """Train a compiled Keras model. Each sample is trained on once an epoch, in the planned order.
+
+    An unbuilt model is built from the plan's spec. Lanes read ahead across epochs and end with the call.
+
+    Args:
+        model: A compiled `keras.Model`, on TensorFlow, PyTorch or JAX.
+        train: A Dataset, a Loader, or arrays: `x`, `(x, y)` or `(x, y, sample_weight)`, which are shuffled. Batches are
+            `x`, `(x, y)` or `(x, y, sample_weight)`; dicts and tuples inside are several inputs or outputs.
+        validation_data: A Dataset, a Loader, arrays, a generator of batches or a function that makes one; anything else
+            goes to Keras as it is.
+        validation_split: Share of `train` to validate on instead, chosen by `seed` before any shuffle.
+        epochs: The last epoch.
+        initial_epoch: Epochs that were done before. A Dataset starts with that pass, a Loader where it is.
+        steps_per_epoch: Batches of an epoch; passes are laid end to end. None for a pass an epoch; where its length
+            isn't known, each epoch ends when its pass does.
+        validation_steps: Batches of a validation, from the start of a pass on. A generator that can run only once goes
+            on from validation to validation instead.
+        class_weight: `{class: weight}`; for several outputs a dict of these by output, or a list. Multiplied with
+            sample weights. Classes that are left out weigh 1.
+        callbacks: Keras callbacks.
+        verbose: 0 is quiet, 1 a line that moves, 2 a line an epoch; "auto" is 1.
+        memory: Budget for training and validation together, as in `ds.plan`; a Loader keeps its own.
+        workers: Lanes of each loader that is made here.
+        batch_size: For a Dataset that isn't batched, and for arrays (32 if None).
+        validation_freq: Validate every so many epochs, or after those listed, counted from 1.
+        seed: Of the split, and of the order of arrays.
+    Returns:
+        Keras's `History`.
+    Raises:
+        PlanError: If something can't work, before anything starts.
+        FitstreamError: What failed while batches were made, on each backend.
+    """
+    batches = to_batches("train", train, batch_size, shuffle_seed=seed)
+    if validation_split is not None:
+        if validation_data is not None:
+            raise PlanError("validation_split and validation_data are both given. Use one.")
+        batches, validation_data = split_off(batches, validation_split, seed)
+    other = None if validation_data is None else to_validation(validation_data, batch_size, batches)
+    with contextlib.ExitStack() as opened:
+        feed, other_feed = _open_both(opened, batches, other, memory, workers)
+        feed.steps = _steps("steps_per_epoch", steps_per_epoch, feed.steps)
+        feed.goes_on = steps_per_epoch is not None
+        _check_repeats(feed, "train", "steps_per_epoch", steps_per_epoch, epochs - initial_epoch)
+        if class_weight is not None:
+            feed.prepare = ClassWeights(class_weight, feed.spec, getattr(model, "output_names", ()))
+            feed.spec = feed.prepare.spec
+        if other_feed is not None:
+            other_feed.steps = _steps("validation_steps", validation_steps, other_feed.steps, at_most_a_pass=True)
+            count = _validations(epochs, initial_epoch, validation_freq)
+            _check_repeats(other_feed, "validation_data", "validation_steps", validation_steps, count)
+        _check_execution(model, [feed, other_feed])
+        build_for_tensorflow(model, feed.spec)
+        progress = _progress(opened, verbose, feed, epochs, initial_epoch)
+        told = [FeedCallback(feed, other_feed, epochs), *_flat(callbacks), *progress]
+        return _run(
+            opened,
+            model.fit,
+            [feed, other_feed],
+            keras.callbacks.CallbackList(
+                told, add_history=True, model=model, epochs=epochs, steps=feed.steps, verbose=0
+            ),
+            x=as_keras_data(feed),
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            validation_data=validation_data if other_feed is None else as_keras_data(other_feed),
+            validation_steps=validation_steps if other_feed is None else None,
+            validation_freq=validation_freq if isinstance(validation_freq, int) else list(validation_freq),
+            verbose=0,
+            shuffle=False,
+        )
+
+
+def evaluate(
+    model: Any,
+    data: Any,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    verbose: Verbose = "auto",
+    callbacks: Any = None,
+    memory: int | str = "auto",
+    workers: int | str = "auto",
+    return_dict: bool = False,
+) -> Any:
+    """Measure losses and metrics over one pass.
+
+    Args:
+        model: A compiled `keras.Model`.
+        data: As `train` of `fit`; arrays aren't shuffled.
+        batch_size: As in `fit`.
+        steps: Batches to use, at most a pass; None for all.
+        verbose: As in Keras; "auto" shows Keras's bar on a terminal and is quiet elsewhere.
+        callbacks: Keras callbacks.
+        memory: Budget, as in `ds.plan`; a Loader keeps its own.
+        workers: Lanes.
+        return_dict: Return a dict by name.
+    Returns:
+        The loss, or a list of the loss and the metrics, or a dict, as Keras does.
+    Raises:
+        PlanError: If something can't work, before anything starts.
+        FitstreamError: What failed while batches were made.
+    """
+    with contextlib.ExitStack() as opened:
+        feed = _open_one(opened, to_batches("data", data, batch_size), steps, memory, workers)
+        _check_execution(model, [feed])
+        told = _one_pass_callbacks(model, feed, callbacks, verbose)
+        return _run(opened, model.evaluate, [feed], told, x=as_keras_data(feed), return_dict=return_dict)
+
+
+def predict(
+    model: Any,
+    data: Any,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    verbose: Verbose = "auto",
+    callbacks: Any = None,
+    memory: int | str = "auto",
+    workers: int | str = "auto",
+) -> Any:
+    """Predict for one pass, in its order.
+
+    A shuffled Dataset gives its predictions in the shuffled order of pass 0, with a warning. What `last="pad"` adds is
+    left out, and what `last="drop"` drops is missing.
+
+    Args:
+        model: A `keras.Model`.
+        data: As `train` of `fit`; arrays aren't shuffled. Of `(x, y)`, `x` is used.
+        batch_size: As in `fit`.
+        steps: Batches to use, at most a pass; None for all.
+        verbose: As in `evaluate`.
+        callbacks: Keras callbacks.
+        memory: Budget, as in `ds.plan`; a Loader keeps its own.
+        workers: Lanes.
+    Returns:
+        An array `(samples, ...)`, or the tree of them that the model gives.
+    Raises:
+        PlanError: If something can't work, before anything starts.
+        FitstreamError: What failed while batches were made.
+    """
+    if isinstance(data, Dataset) and data.shuffled:
+        warnings.warn(
+            "the dataset is shuffled, so predictions come in its shuffled order. Predict on it without shuffle().",
+            stacklevel=2,
+        )
+    with contextlib.ExitStack() as opened:
+        feed = _open_one(opened, to_batches("data", data, batch_size), steps, memory, workers)
+        _check_execution(model, [feed])
+        told = _one_pass_callbacks(model, feed, callbacks, verbose)
+        outputs = _run(opened, model.predict, [feed], told, x=as_keras_data(feed))
+        count = feed.sample_count
+        plan = feed.loader.plan
+        if plan.last == "wrap" and plan.sample_count is not None:
+            count = min(count, plan.sample_count)
+        return keras.tree.map_structure(lambda array: array[:count], outputs)
+
+
+# Opening.
+
+
+def _open_both(
+    opened: contextlib.ExitStack, train: Batches, other: Batches | None, memory: int | str, workers: int | str
+) -> tuple[Feed, Feed | None]:
+    own = isinstance(train, Dataset)
+    if other is None:
+        return _feed(opened, open_one(train, memory, workers), own=own), None
+    loader, other_loader = open_both(train, other, memory, workers)
+    return _feed(opened, loader, own=own), _feed(opened, other_loader, own=isinstance(other, Dataset))
+
+
+def _open_one(
+    opened: contextlib.ExitStack, batches: Batches, steps: int | None, memory: int | str, workers: int | str
+) -> Feed:
+    feed = _feed(opened, open_one(batches, memory, workers), own=isinstance(batches, Dataset))
+    feed.steps = _steps("steps", steps, feed.steps, at_most_a_pass=True)
+    return feed
+
+
+def _feed(opened: contextlib.ExitStack, loader: Loader, *, own: bool) -> Feed:
+    check_batch(loader.plan.batch_spec)
+    if own:
+        opened.enter_context(loader)
+    feed = Feed(loader, loader.plan.steps, own=own)
+    opened.callback(feed.close)
+    return feed
+
+
+def _steps(name: str, given: int | None, length: int | None, *, at_most_a_pass: bool = False) -> int | None:
+    """Batches of an epoch or evaluation; None for those of a pass of unknown length."""
+    if given is None:
+        return length
+    if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < 1:
+        raise PlanError(f"{name}={given!r} must be a whole number from 1 on, or None for a pass.")
+    if at_most_a_pass and length is not None and given > length:
+        raise PlanError(f"{name}={given}, but a pass has {length} batches. Use {name} <= {length}, or leave it out.")
+    return int(given)
+
+
+def _check_repeats(feed: Feed, name: str, steps_name: str, given: int | None, passes: int) -> None:
+    if feed.one_shot and given is None and passes > 1:
+        raise PlanError(
+            f"{name} is a generator that can run only once, but {passes} passes over it are planned. "
+            f"Give the function that makes it, without calling it, or {steps_name}=."
+        )
+
+
+def _check_execution(model: Any, feeds: Sequence[Feed | None]) -> None:
+    count = int(model.steps_per_execution)
+    if (
+        count > 1
+        and keras.backend.backend() == "jax"
+        and any(feed is not None and feed.steps is None for feed in feeds)
+    ):
+        raise PlanError(
+            f"steps_per_execution={count} on JAX needs to know how long an epoch is, and the source doesn't tell its "
+            "length. Give it as length=, give steps, or compile with steps_per_execution=1."
+        )
+
+
+def _validations(epochs: int, initial_epoch: int, frequency: int | Sequence[int]) -> int:
+    done = range(initial_epoch + 1, epochs + 1)
+    return sum(epoch % frequency == 0 if isinstance(frequency, int) else epoch in frequency for epoch in done)
+
+
+# Running.
+
+
+def _run(
+    opened: contextlib.ExitStack,
+    loop: Callable[..., Any],
+    feeds: Sequence[Feed | None],
+    callbacks: keras.callbacks.CallbackList,
+    **arguments: Any,
+) -> Any:
+    opened.callback(_end_threads, callbacks)
+    try:
+        return loop(callbacks=callbacks, **arguments)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] == "tensorflow":
+            # TensorFlow tells what failed in its threads as text.
+            for feed in feeds:
+                if feed is not None and feed.error is not None:
+                    raise feed.error from error
+        raise
+
+
+def _end_threads(callbacks: keras.callbacks.CallbackList) -> None:
+    # Keras calls callbacks from threads, which it ends only when a loop ends well.
+    executor = getattr(callbacks, "_executor", None)
+    if executor is not None:
+        executor.shutdown(cancel_futures=True)
+
+
+def _one_pass_callbacks(model: Any, feed: Feed, callbacks: Any, verbose: Verbose) -> keras.callbacks.CallbackList:
+    if verbose not in ("auto", 0, 1, 2):
+        raise PlanError(f'verbose={verbose!r} must be 0, 1, 2 or "auto".')
+    bar = int(sys.stdout.isatty()) if verbose == "auto" else verbose
+    told = [FeedCallback(other=feed), *_flat(callbacks)]
+    return keras.callbacks.CallbackList(
+        told, add_progbar=bar != 0, model=model, verbose=bar, epochs=1, steps=feed.steps
+    )
+
+
+def _progress(
+    opened: contextlib.ExitStack, verbose: Verbose, feed: Feed, epochs: int, initial_epoch: int
+) -> list[keras.callbacks.Callback]:
+    if verbose not in ("auto", 0, 1, 2):
+        raise PlanError(f'verbose={verbose!r} must be 0, 1, 2 or "auto".')
+    if verbose == 0:
+        return []
+    # Loads rich, which training in silence needn't.
+    from fitstream.reporting.progress import make_callback
+
+    callback = make_callback(feed.loader, epochs, feed.steps, initial_epoch, verbose)
+    opened.callback(callback.close)
+    return [callback]
+
+
+def _flat(callbacks: Any) -> list[keras.callbacks.Callback]:
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return list(callbacks.callbacks)
+    return keras.tree.flatten(callbacks) if callbacks is not None else []
