@@ -86,12 +86,11 @@ def test_row_of_another_size_is_refused_with_both_sizes_and_advice(decode, kind)
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
 def test_enlarging_is_what_pillow_makes_of_it(decode, interpolation):
-    picture = photo(30, 40)
-    expected = np.asarray(Image.fromarray(picture).resize((100, 90), Image.Resampling[interpolation.upper()]))
-    assert (
-        np.abs(decode(saved(picture, "PNG"), size=(90, 100), interpolation=interpolation) - expected.astype(int)).max()
-        <= 1
-    )
+    # At these sizes no pixel lies halfway between two, where libraries differ.
+    picture = photo(30, 41)
+    expected = np.asarray(Image.fromarray(picture).resize((100, 92), Image.Resampling[interpolation.upper()]))
+    decoded = decode(saved(picture, "PNG"), size=(92, 100), interpolation=interpolation)
+    assert np.abs(decoded - expected.astype(int)).max() <= 1
 
 
 def test_area_averages_all_pixels(decode):

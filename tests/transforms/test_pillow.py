@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 
+import cv2
 import numpy as np
 import pytest
 from pictures import exif, photo, saved
@@ -106,6 +107,46 @@ def test_colour_key_is_alpha_or_dropped(decode):
     alpha = decode(encoded, channels=4)[..., 3]
     assert alpha[3, 4] == 0
     assert np.count_nonzero(alpha == 0) == 1
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("mode", ["PA", "YCbCr"])
+def test_palette_with_alpha_and_ycbcr_tiff_are_converted(decode, mode, channels):
+    image = palette().convert("PA") if mode == "PA" else Image.fromarray(PHOTO).convert(mode)
+    encoded = saved(image, "TIFF")
+    expected = converted(Image.open(BytesIO(encoded)), channels)  # YCbCr is RGB already in older versions
+    assert np.array_equal(decode(encoded, channels=channels), expected)
+
+
+def test_premultiplied_grey_is_divided_by_its_alpha(decode):
+    straight = grey_alpha()
+    encoded = bytearray(saved(straight, "TIFF"))
+    extra_samples = encoded.index(b"\x52\x01\x03\x00\x01\x00\x00\x00\x02\x00")  # tag 338: alpha, not multiplied in
+    encoded[extra_samples + 8] = 1
+    at = Image.open(BytesIO(encoded)).tag_v2[273][0]
+    encoded[at : at + 2 * 40 * 60] = straight.convert("La").tobytes()
+    assert Image.open(BytesIO(encoded)).mode == "La"
+    decoded = decode(bytes(encoded), channels=4)
+    grey, alpha = np.moveaxis(np.asarray(straight).astype(int), 2, 0)
+    assert np.array_equal(decoded[..., 3], alpha)
+    assert np.abs(decoded[..., 0] - grey)[alpha > 127].max() <= 2
+
+
+def test_sixteen_bits_a_colour_keep_their_high_byte(decode):
+    wide = PHOTO.astype(np.uint16) * 256 + 200
+    encoded = cv2.imencode(".png", wide[..., ::-1])[1].tobytes()
+    assert encoded[24] == 16  # bits a sample, in the header
+    assert np.array_equal(decode(encoded), PHOTO)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("transform", [0, 2], ids=["CMYK", "YCCK"])
+def test_four_component_jpeg_is_converted_as_pillow_does(decode, transform, channels):
+    encoded = bytearray(saved(Image.fromarray(PHOTO).convert("CMYK"), "JPEG", quality=95))
+    encoded[encoded.index(b"Adobe") + 11] = transform
+    image = Image.open(BytesIO(encoded))
+    assert (image.mode, image.info["adobe_transform"]) == ("CMYK", transform)
+    assert np.array_equal(decode(bytes(encoded), channels=channels), converted(image, channels))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -251,6 +292,14 @@ def test_picture_cut_off_anywhere_is_refused_or_whole(decode, kind, options):
 def test_the_programs_own_pixel_limit_neither_warns_nor_counts(decode, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert np.array_equal(decode(saved(PHOTO, "PNG")), PHOTO)
+
+
+def test_truncated_jpeg_is_refused_though_the_program_lets_pillow_fill_it(decode, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    encoded = saved(PHOTO, "JPEG")
+    for kept in (0.5, 0.9, 0.99):
+        with pytest.raises(DecodeError, match="cut off"):
+            decode(encoded[: int(len(encoded) * kept)])
 
 
 def test_no_global_of_pillow_is_changed(decode):
