@@ -7,12 +7,14 @@ here or in a user's own file, and keeps its traceback.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -42,10 +44,10 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def _image_size(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
-    height, _, width = value.lower().partition("x")
-    if not height.isdecimal() or not (width or height).isdecimal():
+    sides = re.fullmatch(r"([0-9]{1,5})(?:[xX]([0-9]{1,5}))?", value)
+    if sides is None:
         raise click.BadParameter(f"{value!r} must be a side in pixels, such as 128, or HEIGHTxWIDTH, such as 96x128.")
-    return int(height), int(width or height)
+    return int(sides[1]), int(sides[2] or sides[1])
 
 
 def _workers(ctx: click.Context, param: click.Parameter, value: str) -> int | Literal["auto"]:
@@ -230,12 +232,29 @@ def _run(train: fs.Dataset, validation: fs.Dataset | None, label_mode: LabelMode
         click.echo(f"Keras runs on {backend}: {why}.")
     # TensorFlow's remarks about the machine would stand between our lines; its errors still come.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with without_chatter():
-        # Loads Keras and its backend, which `fitstream plan` and `--help` must not.
-        from fitstream import runs
+    with _folder(settings["output"]):
+        with without_chatter():
+            # Loads Keras and its backend, which `fitstream plan` and `--help` must not.
+            from fitstream import runs
 
-    head = runs.head_for(train, label_mode)
-    runs.train(train, validation, head, runs.Settings(**settings), click.echo)
+        head = runs.head_for(train, label_mode)
+        runs.train(train, validation, head, runs.Settings(**settings), click.echo)
+
+
+@contextlib.contextmanager
+def _folder(output: Path) -> Iterator[None]:
+    """Make a folder before anything is spent on it; if it stays empty, take it away again."""
+    there = output.exists()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlanError(f"the output folder can't be made: {error}") from error
+    try:
+        yield
+    finally:
+        if not there:
+            with contextlib.suppress(OSError):
+                output.rmdir()
 
 
 def _parts(data: Path) -> tuple[Path, Path | None]:

@@ -9,7 +9,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -42,7 +42,7 @@ class Settings:
         memory: Budget for training and validation together.
         workers: Lanes.
         seed: Of the model's weights, the order and all else that is random.
-        output: Folder for the files.
+        output: Folder for the files, which is there.
     """
 
     model: str
@@ -108,7 +108,7 @@ def train(data: Dataset, validation: Dataset | None, head: Head, settings: Setti
     """
     keras.utils.set_random_seed(settings.seed)
     batches = data.shuffle(settings.seed).batch(settings.batch_size)
-    with contextlib.ExitStack() as opened, _folder(settings.output):
+    with contextlib.ExitStack() as opened:
         loaders = _open(batches, validation, settings)
         for loader in loaders:
             opened.callback(loader.close)
@@ -141,22 +141,6 @@ def _open(batches: Dataset, validation: Dataset | None, settings: Settings) -> S
     if validation is None:
         return (open_one(batches, settings.memory, settings.workers),)
     return open_both(batches, validation.batch(settings.batch_size), settings.memory, settings.workers)
-
-
-@contextlib.contextmanager
-def _folder(output: Path) -> Iterator[None]:
-    """Make a folder before anything is spent on it; if it stays empty, take it away again."""
-    there = output.exists()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PlanError(f"the output folder can't be made: {error}") from error
-    try:
-        yield
-    finally:
-        if not there:
-            with contextlib.suppress(OSError):
-                output.rmdir()
 
 
 def _write(
