@@ -10,7 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# An example may take long on a machine that does other work: how fast things are is for the benchmarks to say.
+settings.register_profile("fitstream", deadline=None)
+settings.load_profile("fitstream")
 
 MakePictures = Callable[..., Path]
 

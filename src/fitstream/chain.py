@@ -71,9 +71,11 @@ class Chain:
     Args:
         recipe: What to do.
         arena: The lane's scratch.
+        watch: Called with each sample that is given to a function of the user's.
     """
 
-    def __init__(self, recipe: Recipe, arena: Arena) -> None:
+    def __init__(self, recipe: Recipe, arena: Arena, watch: Callable[[Any], None] | None = None) -> None:
+        self._watch = watch
         self.recipe = recipe
         self.arena = arena
         self.reader = recipe.source.open() if recipe.source is not None else None
@@ -113,6 +115,8 @@ class Chain:
                     else:
                         sample = decoder.decode(sample, into)
                 elif isinstance(stage, Map):
+                    if self._watch is not None:
+                        self._watch(sample)
                     options: dict[str, Any] = {}
                     if stage.takes_rng:
                         options["rng"] = sample_rng(self.recipe.seed, place, pass_index, index)

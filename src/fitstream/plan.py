@@ -123,8 +123,7 @@ class Plan:
         options = self.recipe.image_options
         if options is None:
             return None
-        room = max(self.lane_bytes, self.large_bytes)
-        return min(options.max_pixels, int(room * 0.9) // options.channels)
+        return options.largest_pixels(max(self.lane_bytes, self.large_bytes) * 10 // 11)
 
     def __repr__(self) -> str:
         steps = "?" if self.steps is None else f"{self.steps:,}"
@@ -210,15 +209,16 @@ def make_plan(
     else:
         rows = batch.size if order is None else order.capacity
     layout, batch_structure = _layout(first, rows, batch.mask)
-    chunk_rows = 1 if whole else _chunk_rows(rows, lane_count, recipe, first)
     steps = order.steps if order is not None else _steps(source, batch, whole)
+    chunk_rows = 1 if whole else _chunk_rows(rows, lane_count, recipe, first)
+    told = budget if memory == "auto" else memory
     needs = Needs(
         layout=layout,
         budget_bytes=budget,
-        memory=memory if memory != "auto" else budget,
+        memory=told,
         scratch_bytes=first.scratch_bytes,
         large_wanted_bytes=_large_wanted_bytes(recipe),
-        hand_bytes=2 * sum(spec.nbytes for spec in first.specs) * first.rows if recipe.maps else 0,
+        hand_bytes=first.hand_bytes,
         waiting_bytes=chunk_rows * first.raw_bytes if recipe.stages and lane_count else 0,
         index_bytes=source.index_bytes if isinstance(source, Source) else 0,
         steps=steps,
@@ -227,31 +227,16 @@ def make_plan(
     fitted = needs.fit(lane_count, fixed=workers != "auto")
     if fitted.lane_count < lane_count:
         reason += f", cut to {fitted.lane_count} by the budget"
+    # fmt: off
     return Plan(
-        source=source,
-        recipe=recipe,
-        order=order,
-        sample_count=_sample_count(source, operations, whole),
-        steps=steps,
-        batch_size=rows,
-        last=batch.last,
-        mask=batch.mask,
-        whole_batches=whole,
-        structure=first.structure,
-        specs=first.specs,
-        batch_structure=batch_structure,
-        layout=layout,
-        chunk_rows=chunk_rows,
-        lane_count=fitted.lane_count,
-        lane_reason=reason,
-        slot_count=fitted.slot_count,
-        lane_bytes=fitted.lane_bytes,
-        hand_bytes=needs.hand_bytes,
-        large_bytes=fitted.large_bytes,
-        queue_bytes=needs.queue_bytes(fitted.lane_count),
-        index_bytes=needs.index_bytes,
-        budget_bytes=budget,
+        source=source, recipe=recipe, order=order, sample_count=_sample_count(source, operations, whole), steps=steps,
+        batch_size=rows, last=batch.last, mask=batch.mask, whole_batches=whole, structure=first.structure,
+        specs=first.specs, batch_structure=batch_structure, layout=layout, chunk_rows=chunk_rows,
+        lane_count=fitted.lane_count, lane_reason=reason, slot_count=fitted.slot_count, lane_bytes=fitted.lane_bytes,
+        hand_bytes=needs.hand_bytes, large_bytes=fitted.large_bytes,
+        queue_bytes=needs.queue_bytes(fitted.lane_count), index_bytes=needs.index_bytes, budget_bytes=budget,
     )
+    # fmt: on
 
 
 def _lanes(workers: int | str) -> tuple[int, str]:
@@ -300,8 +285,8 @@ def _large_wanted_bytes(recipe: Recipe) -> int:
     options = recipe.image_options
     if options is None:
         return 0
-    # A file takes at most about a tenth of the picture that it holds.
-    return options.max_pixels * options.channels * 11 // 10
+    # The file itself is in scratch too; it takes at most about a tenth of the picture that it holds.
+    return options.scratch_bytes(options.max_pixels) * 11 // 10
 
 
 def _steps(source: Source | Sequential, batch: Batch, whole: bool) -> int | None:

@@ -49,6 +49,7 @@ class Probe:
         structure: Tree of a sample (or of a finished batch).
         specs: Spec of each leaf, without the batch axis.
         scratch_bytes: Scratch that making it took.
+        hand_bytes: The sample that the first function of the user's was given.
         raw_bytes: What a generator gave, before any stage.
         rows: Rows of a finished batch, else 1.
     """
@@ -56,6 +57,7 @@ class Probe:
     structure: Structure
     specs: tuple[ArraySpec, ...]
     scratch_bytes: int
+    hand_bytes: int
     raw_bytes: int
     rows: int
 
@@ -69,7 +71,8 @@ def probe(source: Source | Sequential, operations: Sequence[Operation], *, whole
     """
     recipe = recipe_of(source, operations)
     allowance = Allowance(0, limit_bytes, limit_bytes)
-    chain = Chain(recipe, Arena(allowance))
+    handed: list[int] = []
+    chain = Chain(recipe, Arena(allowance), watch=lambda sample: handed.append(_tree_bytes(sample)))
     raw: Any = None
     index = 0
     if isinstance(source, Source):
@@ -94,11 +97,16 @@ def probe(source: Source | Sequential, operations: Sequence[Operation], *, whole
             except ValueError as error:
                 raise PlanError(f"the first batch can't be used: {error}.") from None
             specs = tuple(ArraySpec(spec.shape[1:], spec.dtype) for spec in specs)
-        raw_bytes = sum(np.asarray(leaf).nbytes for leaf in Structure(raw).flatten(raw)) if raw is not None else 0
     finally:
         chain.arena.reset()
         chain.close()
-    return Probe(structure, specs, allowance.large_peak_bytes, raw_bytes, rows)
+    hand_bytes = handed[0] if handed else 0
+    return Probe(structure, specs, allowance.large_peak_bytes, hand_bytes, _tree_bytes(raw), rows)
+
+
+def _tree_bytes(sample: Any) -> int:
+    """Bytes of a sample; what has no size in numbers counts as nothing."""
+    return sum(getattr(leaf, "nbytes", 8) for leaf in Structure(sample).flatten(sample))
 
 
 def _as_numbers(chain: Chain, leaf: Any, name: str, index: int) -> np.ndarray[Any, Any]:

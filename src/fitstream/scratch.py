@@ -10,6 +10,7 @@ Memory that a library allocates for itself (Pillow) is not cut from the block bu
 
 from __future__ import annotations
 
+import mmap
 import threading
 from typing import final
 
@@ -57,9 +58,9 @@ class Arena:
 
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
-        # Pages that are never touched cost nothing, so the whole limit can be reserved at once and never moves.
-        self._block: npt.NDArray[np.uint8] = np.empty(aligned(allowance.lane_bytes) + 64, np.uint8)
-        self._start = -self._block.ctypes.data % 64
+        # Pages that are never touched cost nothing, so the whole limit can be reserved at once and never moves. NumPy
+        # would ask for huge pages, of which one touched byte takes 2 MB.
+        self._block = np.frombuffer(mmap.mmap(-1, max(1, aligned(allowance.lane_bytes))), np.uint8)
         self._used = 0
         self._large_used = 0
         self.peak_bytes = 0
@@ -74,7 +75,7 @@ class Arena:
         """
         need = aligned(count_bytes)
         if self._used + need <= self._allowance.lane_bytes:
-            start = self._start + self._used
+            start = self._used
             self._used += need
             self.peak_bytes = max(self.peak_bytes, self._used)
             return self._block[start : start + count_bytes]

@@ -26,7 +26,6 @@ import numpy.typing as npt
 import simplejpeg
 
 from fitstream.scratch import Arena
-from fitstream.spec import aligned
 from fitstream.transforms.images import DecodeError, ImageOptions
 from fitstream.transforms.jpeg import JPEG_START, JpegHeader, read_jpeg_header
 from fitstream.transforms.pillow import (
@@ -38,9 +37,9 @@ from fitstream.transforms.pillow import (
     pillow_errors,
     storage_bytes,
 )
-from fitstream.transforms.resize import Fit, Part, fit, place, place_bytes, result_shape, stored_part, turn
+from fitstream.transforms.resize import Fit, Part, fit, place, result_shape, stored_part, turn
 
-__all__ = ["DecodeError", "ImageDecoder", "picture_bytes", "scratch_bytes"]
+__all__ = ["DecodeError", "ImageDecoder"]
 
 _COLOURS = {1: "GRAY", 3: "RGB", 4: "RGBA"}
 #: libjpeg's words for picture data that are missing or wrong, in lower case.
@@ -79,7 +78,7 @@ class ImageDecoder:
             `out`, or a fresh array of that kind, never scratch: 0 to 255 as uint8, 0 to 1 as float32.
         Raises:
             DecodeError: If the bytes are no whole picture that can be read, or it has another size than `out`.
-            TooLarge: If the arena can't give what `scratch_bytes` says.
+            TooLarge: If the arena can't give what the picture needs.
         """
         if encoded[:3] != JPEG_START:
             return self._decode_with_pillow(picture_format(encoded), encoded, out, None)
@@ -204,52 +203,3 @@ def _check_pixels(height: int, width: int, options: ImageOptions) -> None:
             f"its header declares {height} x {width} = {pixels:,} pixels (height x width), where 1 to "
             f"max_pixels={options.max_pixels:,} are allowed"
         )
-
-
-def scratch_bytes(encoded: memoryview, options: ImageOptions) -> int:
-    """What `ImageDecoder.decode` takes and charges for this picture, told from its header alone.
-
-    The caller's copy of the file is not in it, nor what Pillow takes where simplejpeg refuses a JPEG.
-
-    Returns:
-        Bytes.
-    Raises:
-        DecodeError: If the header can't be read, or declares too many pixels.
-    """
-    header = None
-    name = picture_format(encoded)
-    if name == "JPEG":
-        header = read_jpeg_header(encoded)
-        _check_pixels(header.height, header.width, options)
-        if header.components != 4:
-            plan = _plan_jpeg(options, header.height, header.width, header.orientation)
-            total = _result_bytes(plan.shape, options) + aligned(header.coefficient_bytes)
-            if not plan.direct:
-                total += aligned(plan.height * plan.width * options.channels)
-                total += place_bytes(header.orientation, plan.used, options)
-            return total
-    with open_picture(name, encoded) as image:
-        height, width = image.height, image.width
-        _check_pixels(height, width, options)
-        orientation = header.orientation if header is not None else orientation_of(name, image)
-        total = file_bytes(name, encoded) + storage_bytes(name, image)
-    if header is not None:
-        total += aligned(header.coefficient_bytes)
-    shown = _shown(height, width, orientation)
-    total += aligned(height * width * options.channels) + place_bytes(orientation, fit(*shown, options), options)
-    return total + _result_bytes(result_shape(*shown, options), options)
-
-
-def _result_bytes(shape: tuple[int, int, int], options: ImageOptions) -> int:
-    height, width, channels = shape
-    return aligned(height * width * channels) if options.dtype != "uint8" else 0
-
-
-def picture_bytes(pixels: int, options: ImageOptions) -> int:
-    """Scratch that suffices for a JPEG of this many pixels, decoded in full and neither progressive nor turned.
-
-    Returns:
-        Bytes.
-    """
-    result = pixels if options.size is None else options.size[0] * options.size[1]
-    return aligned(pixels * options.channels) + _result_bytes((result, 1, options.channels), options)

@@ -58,6 +58,19 @@ class ImageOptions:
         if self.max_pixels <= 0:
             raise PlanError(f"max_pixels={self.max_pixels!r} must be positive.")
 
+    def scratch_bytes(self, pixels: int) -> int:
+        """Scratch that suffices for a JPEG of this many pixels, decoded in full and neither progressive nor turned."""
+        if self.dtype == "uint8":
+            return pixels * self.channels
+        result = pixels if self.size is None else self.size[0] * self.size[1]
+        return (pixels + result) * self.channels
+
+    def largest_pixels(self, room_bytes: int) -> int:
+        """Pixels of the largest such JPEG that can be decoded in this much scratch."""
+        fixed = self.scratch_bytes(0)
+        per_pixel = self.scratch_bytes(1) - fixed
+        return min(self.max_pixels, max(0, room_bytes - fixed) // per_pixel)
+
 
 def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:

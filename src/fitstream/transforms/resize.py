@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.scratch import Arena
-from fitstream.spec import aligned
 from fitstream.transforms.images import ImageOptions, Interpolation
 
-__all__ = ["Fit", "Part", "fit", "place", "place_bytes", "result_shape", "stored_part", "turn"]
+__all__ = ["Fit", "Part", "fit", "place", "result_shape", "stored_part", "turn"]
 
 #: cv2.flip's code for each EXIF orientation (0 rows, 1 columns, -1 both); 5 to 8 begin with a transposition.
 _FLIPS = (None, None, 1, -1, 0, None, 1, -1, 0)
@@ -120,11 +119,6 @@ def _reduced(start: int, length: int, whole: int, scale: int) -> tuple[int, int]
     return min(_divide(start, scale), decoded - count), count
 
 
-def place_bytes(orientation: int, used: Fit, options: ImageOptions) -> int:
-    """Scratch that `place` takes."""
-    return aligned(used.out_height * used.out_width * options.channels) if orientation >= 5 else 0
-
-
 def place(
     pixels: npt.NDArray[np.uint8],
     part: Part,
@@ -142,10 +136,10 @@ def place(
         orientation: EXIF's, 1 to 8.
         used: The layout of the picture as shown.
         interpolation: How pixels between pixels are found.
-        arena: Gives `place_bytes`.
+        arena: Gives room for the result of a picture that is turned by a quarter.
         out: uint8 `(height, width, channels)` of the result, written in place; black around the picture.
     Raises:
-        TooLarge: If the arena can't give that.
+        TooLarge: If the arena can't.
     """
     region: npt.NDArray[np.uint8] = out
     if used.out_height != out.shape[0] or used.out_width != out.shape[1]:
