@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -86,7 +86,7 @@ def fit(
         if validation_data is not None:
             raise PlanError("validation_split and validation_data are both given. Use one.")
         batches, validation_data = split_off(batches, validation_split, seed)
-    other = None if validation_data is None else to_validation(validation_data, batch_size, batches)
+    other = None if validation_data is None else to_validation(validation_data, batch_size, batches, memory)
     with contextlib.ExitStack() as opened:
         feed, other_feed = _open_both(opened, batches, other, memory, workers)
         feed.steps = _steps("steps_per_epoch", steps_per_epoch, feed.steps)
@@ -103,19 +103,16 @@ def fit(
         build_for_tensorflow(model, feed.spec)
         progress = _progress(opened, verbose, feed, epochs, initial_epoch)
         told = [FeedCallback(feed, other_feed, epochs), *_flat(callbacks), *progress]
-        return _run(
-            opened,
-            model.fit,
-            [feed, other_feed],
-            keras.callbacks.CallbackList(
-                told, add_history=True, model=model, epochs=epochs, steps=feed.steps, verbose=0
-            ),
+        return model.fit(
             x=as_keras_data(feed),
             epochs=epochs,
             initial_epoch=initial_epoch,
             validation_data=validation_data if other_feed is None else as_keras_data(other_feed),
             validation_steps=validation_steps if other_feed is None else None,
             validation_freq=validation_freq if isinstance(validation_freq, int) else list(validation_freq),
+            callbacks=_callbacks(
+                opened, told, add_history=True, model=model, epochs=epochs, steps=feed.steps, verbose=0
+            ),
             verbose=0,
             shuffle=False,
         )
@@ -153,8 +150,8 @@ def evaluate(
     with contextlib.ExitStack() as opened:
         feed = _open_one(opened, to_batches("data", data, batch_size), steps, memory, workers)
         _check_execution(model, [feed])
-        told = _one_pass_callbacks(model, feed, callbacks, verbose)
-        return _run(opened, model.evaluate, [feed], told, x=as_keras_data(feed), return_dict=return_dict)
+        told = _one_pass_callbacks(opened, model, feed, callbacks, verbose)
+        return model.evaluate(as_keras_data(feed), callbacks=told, return_dict=return_dict)
 
 
 def predict(
@@ -195,8 +192,8 @@ def predict(
     with contextlib.ExitStack() as opened:
         feed = _open_one(opened, to_batches("data", data, batch_size), steps, memory, workers)
         _check_execution(model, [feed])
-        told = _one_pass_callbacks(model, feed, callbacks, verbose)
-        outputs = _run(opened, model.predict, [feed], told, x=as_keras_data(feed))
+        told = _one_pass_callbacks(opened, model, feed, callbacks, verbose)
+        outputs = model.predict(as_keras_data(feed), callbacks=told)
         count = feed.sample_count
         plan = feed.loader.plan
         if plan.last == "wrap" and plan.sample_count is not None:
@@ -274,23 +271,10 @@ def _validations(epochs: int, initial_epoch: int, frequency: int | Sequence[int]
 # Running.
 
 
-def _run(
-    opened: contextlib.ExitStack,
-    loop: Callable[..., Any],
-    feeds: Sequence[Feed | None],
-    callbacks: keras.callbacks.CallbackList,
-    **arguments: Any,
-) -> Any:
+def _callbacks(opened: contextlib.ExitStack, told: Sequence[Any], **settings: Any) -> keras.callbacks.CallbackList:
+    callbacks = keras.callbacks.CallbackList(list(told), **settings)
     opened.callback(_end_threads, callbacks)
-    try:
-        return loop(callbacks=callbacks, **arguments)
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] == "tensorflow":
-            # TensorFlow tells what failed in its threads as text.
-            for feed in feeds:
-                if feed is not None and feed.error is not None:
-                    raise feed.error from error
-        raise
+    return callbacks
 
 
 def _end_threads(callbacks: keras.callbacks.CallbackList) -> None:
@@ -300,21 +284,24 @@ def _end_threads(callbacks: keras.callbacks.CallbackList) -> None:
         executor.shutdown(cancel_futures=True)
 
 
-def _one_pass_callbacks(model: Any, feed: Feed, callbacks: Any, verbose: Verbose) -> keras.callbacks.CallbackList:
-    if verbose not in ("auto", 0, 1, 2):
-        raise PlanError(f'verbose={verbose!r} must be 0, 1, 2 or "auto".')
+def _one_pass_callbacks(
+    opened: contextlib.ExitStack, model: Any, feed: Feed, callbacks: Any, verbose: Verbose
+) -> keras.callbacks.CallbackList:
+    _check_verbose(verbose)
     bar = int(sys.stdout.isatty()) if verbose == "auto" else verbose
     told = [FeedCallback(other=feed), *_flat(callbacks)]
-    return keras.callbacks.CallbackList(
-        told, add_progbar=bar != 0, model=model, verbose=bar, epochs=1, steps=feed.steps
-    )
+    return _callbacks(opened, told, add_progbar=bar != 0, model=model, verbose=bar, epochs=1, steps=feed.steps)
+
+
+def _check_verbose(verbose: Verbose) -> None:
+    if verbose not in ("auto", 0, 1, 2):
+        raise PlanError(f'verbose={verbose!r} must be 0, 1, 2 or "auto".')
 
 
 def _progress(
     opened: contextlib.ExitStack, verbose: Verbose, feed: Feed, epochs: int, initial_epoch: int
 ) -> list[keras.callbacks.Callback]:
-    if verbose not in ("auto", 0, 1, 2):
-        raise PlanError(f'verbose={verbose!r} must be 0, 1, 2 or "auto".')
+    _check_verbose(verbose)
     if verbose == 0:
         return []
     # Loads rich, which training in silence needn't.

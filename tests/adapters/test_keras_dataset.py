@@ -102,6 +102,23 @@ def test_an_epoch_that_was_stopped_starts_again_in_the_next_fit(
     assert model.ids[trained:] == planned(23, [0, 1])
 
 
+def test_with_steps_per_epoch_too_a_stopped_epoch_starts_again(loader: fs.Loader) -> None:
+    class StopInSecondEpoch(keras.callbacks.Callback):
+        batches = 0
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.batches += 1
+            self.model.stop_training = self.batches == 7
+
+    model = recorder()
+    dataset = loader.keras(steps_per_epoch=4)
+    model.fit(dataset, epochs=3, verbose=0, callbacks=[StopInSecondEpoch()])
+    order = planned(23, range(3))
+    assert model.ids == order[:33]
+    model.fit(dataset, epochs=2, verbose=0)
+    assert model.ids[33:] == order[20:56]
+
+
 def test_a_look_ahead_that_was_left_waiting_takes_no_batch_from_the_next_fit() -> None:
     held, go_on = threading.Event(), threading.Event()
 
@@ -127,6 +144,22 @@ def test_a_look_ahead_that_was_left_waiting_takes_no_batch_from_the_next_fit() -
         model.fit(data, epochs=2, verbose=0, callbacks=[GoOn()])
     assert caught.value is error
     assert model.ids[trained:] == [*range(25)] * 2
+
+
+def test_an_older_iterator_gets_nothing_once_a_newer_one_has_begun(loader: fs.Loader) -> None:
+    def as_keras_iterates(dataset: Any) -> Iterator[Any]:
+        for index in range(dataset.num_batches):
+            yield dataset[index]
+
+    dataset = loader.keras()
+    older, newer = as_keras_iterates(dataset), as_keras_iterates(dataset)
+    for _ in range(3):
+        next(older)
+    ids = [next(newer)[0][:, 0]]
+    with pytest.raises(fs.LoaderClosed, match="newer iterator"):
+        next(older)
+    ids += [x[:, 0] for x, _ in newer]
+    assert np.concatenate(ids).tolist() == planned(23, [0])
 
 
 def test_batches_looked_at_before_training_are_delivered(loader: fs.Loader) -> None:

@@ -364,3 +364,8 @@ def test_what_cannot_work_is_refused_before_training(case: str) -> None:
 def test_settings_that_a_loader_has_already_are_refused(loader: fs.Loader, settings: dict[str, Any]) -> None:
     with pytest.raises(fs.PlanError):
         fs.fit(recorder(), loader, verbose=0, **settings)
+
+
+def test_one_loader_cannot_train_and_validate_at_a_time(loader: fs.Loader) -> None:
+    with pytest.raises(fs.PlanError, match="one stream at a time"):
+        fs.fit(recorder(), loader, validation_data=loader, verbose=0)

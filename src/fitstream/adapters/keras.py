@@ -148,12 +148,12 @@ class KerasDataset(keras.utils.PyDataset):
     def _batch(self, place: int) -> Any:
         if place < len(self._kept):
             return self._kept[place]
+        if place >= KEPT:
+            self._kept = []  # now, because the ring may have no other slot
         batch = self._open().take().batch
         self._read += 1
         if place < KEPT:
             self._kept.append(batch)
-        else:
-            self._kept = []
         return batch
 
     def _peek(self, index: int) -> Any:

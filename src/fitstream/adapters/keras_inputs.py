@@ -51,7 +51,7 @@ def to_batches(name: str, data: Any, batch_size: int | None, shuffle_seed: int |
         return data if batch_size is None else data.batch(batch_size)
     if not _is_arrays(data):
         raise PlanError(
-            f"{name} is a {type(data).__name__}. Give a Dataset, a Loader, or arrays: x, (x, y) or (x, y, sample_weight). "
+            f"{name} is a {type(data).__name__}. Give a Dataset, a Loader, or arrays (x, y) or (x, y, sample_weight). "
             "For generators and sequences use fs.from_generator, fs.from_batches or fs.from_sequence."
         )
     dataset = from_arrays(data)
@@ -60,12 +60,16 @@ def to_batches(name: str, data: Any, batch_size: int | None, shuffle_seed: int |
     return dataset.batch(_ARRAYS_BATCH if batch_size is None else batch_size)
 
 
-def to_validation(data: Any, batch_size: int | None, train: Batches) -> Batches | None:
+def to_validation(data: Any, batch_size: int | None, train: Batches, memory: int | str) -> Batches | None:
     """Make batches to validate with; datasets and arrays that aren't batched get the size of training's.
 
     Returns:
         None if Keras is to take the data as it is.
+    Raises:
+        PlanError: If it is the Loader that trains.
     """
+    if data is train and isinstance(data, Loader):
+        raise PlanError("a Loader reads one stream at a time. Validate with a Loader of its own, or with the Dataset.")
     if isinstance(data, list):
         data = tuple(data)
     if isinstance(data, types.FunctionType) or hasattr(data, "__next__"):
@@ -75,7 +79,7 @@ def to_validation(data: Any, batch_size: int | None, train: Batches) -> Batches 
     if not (isinstance(data, Dataset) or _is_arrays(data)):
         return None
     if batch_size is None:
-        batch_size = (train.plan if isinstance(train, Loader) else train.plan(workers=0)).batch_size
+        batch_size = (train.plan if isinstance(train, Loader) else train.plan(memory, workers=0)).batch_size
     return to_batches("validation_data", data, batch_size)
 
 
