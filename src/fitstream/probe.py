@@ -101,7 +101,8 @@ def probe(source: Source | Sequential, operations: Sequence[Operation], *, whole
         chain.arena.reset()
         chain.close()
     hand_bytes = handed[0] if handed else 0
-    return Probe(structure, specs, allowance.large_peak_bytes, hand_bytes, _tree_bytes(raw), rows)
+    raw_bytes = 0 if raw is None else _tree_bytes(raw)
+    return Probe(structure, specs, allowance.large_peak_bytes, hand_bytes, raw_bytes, rows)
 
 
 def _tree_bytes(sample: Any) -> int:
