@@ -129,7 +129,7 @@ def test_wrong_usage_is_exit_code_2_and_points_to_help(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*arguments) == 2
-    assert "--help' for help" in capsys.readouterr().err
+    assert "for help." in capsys.readouterr().err
 
 
 def test_a_traceback_is_shown_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,9 @@ import pytest
 
 from fitstream.reporting.history import plot_history, write_history
 
+# matplotlib's own, where it is older than the pyparsing beside it.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
 HISTORY = {"accuracy": [0.5, 0.75], "loss": [1.25, 1 / 3], "val_loss": [0.9]}
 
 
