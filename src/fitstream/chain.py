@@ -213,7 +213,11 @@ class Filler:
         if value.shape != spec.shape:
             where, advice = self._structure.names[number], _shape_advice(value.shape, spec.shape)
             raise ValueError(f"its array{where} has shape {value.shape}, but {spec.shape} in the first sample{advice}")
-        if value.dtype != spec.dtype and not np.can_cast(value.dtype, spec.dtype, "safe"):
+        if (
+            value.dtype is not spec.dtype
+            and value.dtype != spec.dtype
+            and not np.can_cast(value.dtype, spec.dtype, "safe")
+        ):
             where = self._structure.names[number]
             raise ValueError(
                 f"its array{where} has dtype {value.dtype}, which {spec.dtype} of the first sample can't hold exactly. "

@@ -168,12 +168,14 @@ class Structure:
         sample: Any sample that has this structure.
     """
 
-    __slots__ = ("_tree", "leaf_count", "names")
+    __slots__ = ("_flat_count", "_tree", "leaf_count", "names")
 
     def __init__(self, sample: Any) -> None:
         self.names: list[str] = []
         self._tree = self._describe(sample, "")
         self.leaf_count = len(self.names)
+        flat = isinstance(sample, tuple) and len(sample) == self.leaf_count
+        self._flat_count = self.leaf_count if flat and all(child is None for child in self._tree) else 0
 
     def _describe(self, node: Any, name: str) -> Any:
         if isinstance(node, tuple):
@@ -189,6 +191,13 @@ class Structure:
         Raises:
             TypeError: If the sample has another structure; says where.
         """
+        if self._flat_count and type(sample) is tuple and len(sample) == self._flat_count:
+            # By far the most common, and the walk below would cost more than a small sample itself.
+            for leaf in sample:
+                if isinstance(leaf, (tuple, dict)):
+                    break
+            else:
+                return list(sample)
         leaves: list[Any] = []
         self._flatten(self._tree, sample, "", leaves)
         return leaves
