@@ -337,8 +337,10 @@ class Loader:
     def __enter__(self) -> Loader:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self._closed = True
+        # Ctrl-C doesn't wait for a function of the user's that takes long.
+        self._stop(patient=kind is None or issubclass(kind, Exception))
 
     def __repr__(self) -> str:
         plan = self.plan

@@ -113,6 +113,11 @@ def train(data: Dataset, validation: Dataset | None, head: Head, settings: Setti
         for loader in loaders:
             opened.callback(loader.close)
         say(f"{loaders[0].plan}\n")
+        budget_bytes = loaders[0].plan.budget_bytes
+        for other in loaders[1:]:
+            budget_bytes += other.plan.projected_bytes
+            beside = format_bytes(other.plan.projected_bytes)
+            say(f"Beside it, validation is planned in {beside}, within the same {format_bytes(budget_bytes)}.\n")
         model = build_model(settings.model, data.spec[0].shape, head)
         backend = keras.backend.backend()
         say(f"Model        {model.name}, {model.count_params():,} parameters, Keras {keras.__version__} on {backend}\n")
@@ -123,12 +128,13 @@ def train(data: Dataset, validation: Dataset | None, head: Head, settings: Setti
             validation_data=loaders[1] if len(loaders) > 1 else None,
             epochs=settings.epochs,
             callbacks=[clock],
+            verbose=1,
         ).history
         stats = [loader.stats() for loader in loaders]
         outcome = Outcome(
             metrics={name: float(values[-1]) for name, values in history.items()},
             peak_bytes=sum(each.peak_bytes for each in stats),
-            budget_bytes=loaders[0].plan.budget_bytes + sum(loader.plan.projected_bytes for loader in loaders[1:]),
+            budget_bytes=budget_bytes,
             samples_per_s=stats[0].sample_count / clock.training_s,
             waited_share=min(1.0, stats[0].waited_s / clock.training_s),
             files=_write(model, history, data.class_names, settings),

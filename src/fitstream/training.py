@@ -69,7 +69,8 @@ def fit(
         class_weight: `{class: weight}`; for several outputs a dict of these by output, or a list. Multiplied with
             sample weights. Classes that are left out weigh 1.
         callbacks: Keras callbacks.
-        verbose: 0 is quiet, 1 a line that moves, 2 a line an epoch; "auto" is 1.
+        verbose: 0 is quiet, 1 a line that moves, 2 a line an epoch; "auto" is 1 on a terminal, 2 in a
+            notebook, and 0 elsewhere.
         memory: Budget for training and validation together, as in `ds.plan`; a Loader keeps its own.
         workers: Lanes of each loader that is made here.
         batch_size: For a Dataset that isn't batched, and for arrays (32 if None).
@@ -101,7 +102,7 @@ def fit(
             _check_repeats(other_feed, "validation_data", "validation_steps", validation_steps, count)
         _check_execution(model, [feed, other_feed])
         build_for_tensorflow(model, feed.spec)
-        progress = _progress(opened, verbose, feed, epochs, initial_epoch)
+        progress = _progress(opened, verbose, feed, other_feed, epochs, initial_epoch)
         told = [FeedCallback(feed, other_feed, epochs), *_flat(callbacks), *progress]
         return model.fit(
             x=as_keras_data(feed),
@@ -299,7 +300,7 @@ def _check_verbose(verbose: Verbose) -> None:
 
 
 def _progress(
-    opened: contextlib.ExitStack, verbose: Verbose, feed: Feed, epochs: int, initial_epoch: int
+    opened: contextlib.ExitStack, verbose: Verbose, feed: Feed, other: Feed | None, epochs: int, initial_epoch: int
 ) -> list[keras.callbacks.Callback]:
     _check_verbose(verbose)
     if verbose == 0:
@@ -307,7 +308,8 @@ def _progress(
     # Loads rich, which training in silence needn't.
     from fitstream.reporting.progress import make_callback
 
-    callback = make_callback(feed.loader, epochs, feed.steps, initial_epoch, verbose)
+    others = [] if other is None else [other.loader]
+    callback = make_callback(feed.loader, epochs, feed.steps, initial_epoch, verbose, others)
     opened.callback(callback.close)
     return [callback]
 

@@ -96,7 +96,7 @@ def lines_left(text: str) -> list[str]:
 
 
 def test_in_a_pipe_each_epoch_is_one_plain_line(loader: fs.Loader, pipe: Console) -> None:
-    train(loader, make_callback(loader, 2, STEPS, console=pipe))
+    train(loader, make_callback(loader, 2, STEPS, console=pipe, verbose=1))
     lines = written(pipe).splitlines()
     assert [line.split(" - ")[:2] for line in lines] == [["Epoch 1/2", "8 steps"], ["Epoch 2/2", "8 steps"]]
     for line in lines:
@@ -134,15 +134,20 @@ def test_a_pipe_never_gets_control_characters(loader: fs.Loader, pipe: Console, 
     assert "\r" not in written(pipe)
 
 
+def test_auto_is_quiet_where_there_is_no_terminal(loader: fs.Loader, pipe: Console) -> None:
+    train(loader, make_callback(loader, 1, STEPS, verbose="auto", console=pipe), epochs=1)
+    assert written(pipe) == ""
+
+
 def test_colour_that_is_forced_on_a_pipe_still_gives_plain_lines(loader: fs.Loader) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
-    train(loader, make_callback(loader, 1, STEPS, console=console), epochs=1)
+    train(loader, make_callback(loader, 1, STEPS, console=console, verbose=1), epochs=1)
     assert written(console).count("\n") == 1
     assert "\r" not in written(console)
 
 
 def test_epochs_are_counted_on_from_the_first(loader: fs.Loader, pipe: Console) -> None:
-    progress = make_callback(loader, 5, STEPS, initial_epoch=4, console=pipe)
+    progress = make_callback(loader, 5, STEPS, initial_epoch=4, console=pipe, verbose=1)
     try:
         small_model().fit(loader.keras(), epochs=5, initial_epoch=4, callbacks=[progress], verbose=0)
     finally:
@@ -160,7 +165,7 @@ def test_the_memory_of_all_loaders_counts_against_the_whole_budget(loader: fs.Lo
     other_dataset = fs.from_arrays((np.zeros((8, 3), np.float32), np.zeros(8))).batch(4)
     with other_dataset.loader(memory="1 MB", workers=1) as other:
         list(other)
-        progress = make_callback(loader, 1, STEPS, others=[other], console=pipe)
+        progress = make_callback(loader, 1, STEPS, others=[other], console=pipe, verbose=1)
         train(loader, progress, epochs=1)
         used = loader.stats().peak_bytes + other.stats().peak_bytes
         budget = 10**6 + other.plan.projected_bytes
@@ -249,7 +254,7 @@ def test_speed_time_left_and_waiting_come_from_the_epoch_s_training(loader: fs.L
 
 
 def test_steps_that_report_late_or_twice_change_nothing(loader: fs.Loader, pipe: Console) -> None:
-    progress = make_callback(loader, 1, 10, console=pipe)
+    progress = make_callback(loader, 1, 10, console=pipe, verbose=1)
     progress.on_epoch_begin(0)
     progress.on_train_batch_end(6, {"loss": 0.25})
     progress.on_train_batch_end(2, {"loss": 9.0})
@@ -270,5 +275,7 @@ def test_drawing_is_at_most_eight_times_a_second(loader: fs.Loader, terminal: Co
 
 @pytest.mark.skipif(BACKEND != "jax", reason="Keras dispatches callbacks in threads on JAX only")
 def test_the_callback_does_not_make_keras_wait_for_each_step(loader: fs.Loader, pipe: Console) -> None:
-    callbacks = keras.callbacks.CallbackList([make_callback(loader, 1, STEPS, console=pipe)], add_history=True)
+    callbacks = keras.callbacks.CallbackList(
+        [make_callback(loader, 1, STEPS, console=pipe, verbose=1)], add_history=True
+    )
     assert callbacks._async_train

@@ -44,8 +44,8 @@ def make_callback(
         epochs: The last epoch, counted from 1.
         steps: Steps of an epoch, or None to learn them from the first.
         initial_epoch: Epochs that were done before.
-        verbose: 0 shows nothing; 1 and "auto" a line that moves where the output is a terminal, and otherwise what 2
-            shows: one plain line at each epoch's end.
+        verbose: 0 shows nothing; 1 a line that moves where the output is a terminal, and otherwise what 2 shows: one
+            plain line at each epoch's end; "auto" is 1 on a terminal, 2 in a notebook, and 0 elsewhere.
         others: Loaders that live beside it within the same budget, such as that of validation.
         console: Where to; None for standard output.
     Returns:
@@ -53,8 +53,9 @@ def make_callback(
         `on_train_end` after an error, and a hidden cursor would stay hidden.
     """
     console = console or Console()
+    shows = verbose in (1, 2) or (verbose == "auto" and console.is_jupyter)
     moves = verbose in (1, "auto") and console.is_interactive and console.file.isatty()
-    return Progress((loader, *others), epochs, steps, initial_epoch, console, moves=moves, shows=verbose != 0)
+    return Progress((loader, *others), epochs, steps, initial_epoch, console, moves=moves, shows=shows)
 
 
 @final
