@@ -557,3 +557,118 @@ def test_a_one_shot_generator_feeds_one_pass_of_one_loader() -> None:
             list(loader)
     with pytest.raises(fs.SourceError, match="only once"):
         dataset.loader(memory="1 MB", workers=1)
+
+
+# What a review found, so that it stays mended.
+
+
+def test_a_generator_that_failed_leaves_the_lanes_idle_until_its_batch_is_asked_for() -> None:
+    def breaks() -> Iterator[int]:
+        yield from range(5)
+        raise OSError("gone")
+
+    with fs.from_generator(breaks).batch(10).loader(memory="1 MB", workers=1) as loader:
+        stream = loader.stream()
+        with pytest.raises(fs.SampleError, match="gone"):
+            stream.take()
+        board = loader.stream()._pipeline.board
+        taker = loader.stream()
+        with pytest.raises(fs.SampleError):
+            taker.take()
+        assert board.next_number <= loader.plan.slot_count + 1
+
+
+def test_two_streams_of_a_loader_without_lanes_never_run_it_at_once() -> None:
+    inside, most = [0], [0]
+    entered, go = threading.Event(), threading.Event()
+
+    def watched(value: Any) -> Any:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        if value == 5:
+            entered.set()
+            go.wait(20)
+        inside[0] -= 1
+        return value
+
+    with fs.from_arrays(np.arange(100)).map(watched).batch(10).loader(memory="1 MB", workers=0) as loader:
+        older = loader.stream()
+        raised: list[BaseException] = []
+
+        def consume() -> None:
+            try:
+                older.take()
+            except fs.FitstreamError as error:
+                raised.append(error)
+
+        consumer = threading.Thread(target=consume)
+        consumer.start()
+        entered.wait(20)
+        newer = loader.stream(first_pass=0)
+        threading.Timer(0.05, go.set).start()
+        assert [newer.take().batch[0] for _ in range(3)] == [0, 10, 20]
+        consumer.join(20)
+    assert most[0] == 1
+    assert [type(error) for error in raised] == [fs.LoaderClosed]
+
+
+def test_a_batch_that_is_kept_keeps_no_other_slot() -> None:
+    loader = fs.from_arrays(np.zeros((64, 1000))).batch(8).loader(memory="1 MB", workers=1)
+    batches = iter(loader)
+    kept = [next(batches), next(batches)]
+    assert not any(np.shares_memory(kept[0], other) for other in kept[1:])
+    slots = [weakref.ref(slot.buffer) for slot in loader.stream()._pipeline.board.slots]
+    del batches
+    loader.close()
+    assert sum(slot() is not None for slot in slots) == len(kept)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("sequential", [False, True])
+def test_an_error_that_is_kept_keeps_no_memory_of_batches(workers: int, sequential: bool) -> None:
+    def broken(value: Any) -> Any:
+        if value[0] == 20:
+            raise ValueError("no")
+        return value
+
+    rows = np.repeat(np.arange(64.0)[:, None], 100, axis=1)
+    dataset = fs.from_generator(lambda: iter(rows)) if sequential else fs.from_arrays(rows)
+    gc.collect()
+    gc.disable()
+    try:
+        loader = dataset.map(broken).batch(8).loader(memory="1 MB", workers=workers)
+        slots = [weakref.ref(slot.buffer) for slot in loader.stream()._pipeline.board.slots]
+        with pytest.raises(fs.SampleError) as caught:
+            for batch in loader:
+                del batch
+        assert caught.value.index == 20
+        assert not any(slot() is not None for slot in slots)
+    finally:
+        gc.enable()
+
+
+def test_a_consumer_that_keeps_a_window_of_batches_is_not_slowed_by_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    import collections
+
+    from fitstream.engine import pipeline
+
+    naps = []
+    monkeypatch.setattr(pipeline.time, "sleep", naps.append)
+    monkeypatch.setattr(pipeline, "_GRACE_S", 0.0)
+    with fs.from_arrays(np.arange(4000)).batch(10).loader(memory="1 MB", workers=2) as loader:
+        window: collections.deque[Any] = collections.deque(maxlen=loader.plan.slot_count + 3)
+        for batch in loader:
+            window.append(batch)
+    assert len(naps) <= 1
+
+
+def test_raw_samples_of_a_generator_are_counted_and_bounded() -> None:
+    def large() -> Iterator[np.ndarray]:
+        for _ in range(40):
+            yield np.zeros(3_000_000, np.uint8)
+
+    plan = fs.from_generator(large).batch(16).plan(memory="200 MB", workers=2)
+    assert plan.chunk_rows == 1
+    assert plan.queue_bytes == 3_000_000
+    mapped = fs.from_generator(large).map(lambda value: value[:10]).batch(16).plan(memory="200 MB", workers=2)
+    assert mapped.queue_bytes == 4 * 3_000_000

@@ -25,6 +25,7 @@ def needs(budget: int, row_bytes: int, rows: int, scratch: int = 0, hand: int = 
         large_wanted_bytes=100 * scratch,
         hand_bytes=hand,
         waiting_bytes=0,
+        hands_on=False,
         index_bytes=index,
         steps=None,
         whole=False,

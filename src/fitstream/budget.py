@@ -39,7 +39,8 @@ class Needs:
         scratch_bytes: Scratch that the first sample took; 0 where no scratch is used.
         large_wanted_bytes: Scratch that the largest allowed picture would take.
         hand_bytes: Samples between two stages, each lane.
-        waiting_bytes: Raw samples of a chunk, where a generator feeds lanes that map.
+        waiting_bytes: Raw samples of a chunk, where a generator gives them.
+        hands_on: Whether other lanes than the generator's own work on them.
         index_bytes: Paths, offsets and labels.
         steps: Batches of a pass, or None where unknown.
         whole: Batches come finished, so that the batch size isn't ours to change.
@@ -52,13 +53,14 @@ class Needs:
     large_wanted_bytes: int
     hand_bytes: int
     waiting_bytes: int
+    hands_on: bool
     index_bytes: int
     steps: int | None
     whole: bool
 
     def queue_bytes(self, lane_count: int) -> int:
-        """Raw samples that may wait: a chunk for each lane, one being read and one ready."""
-        return (lane_count + 2) * self.waiting_bytes
+        """Raw samples that may wait: the chunk being read, and if others work on them one a lane and one more."""
+        return (lane_count + 2 if self.hands_on and lane_count else 1) * self.waiting_bytes
 
     def _fixed_bytes(self, lane_count: int) -> int:
         """The least besides slots: each lane's scratch, and once what the first sample took."""

@@ -184,6 +184,8 @@ class Filler:
                 sample = chain.sample(index, pass_index, raw, target)
                 self._place(sample, index, row, leaves, target)
             except SampleError as error:
+                # Who keeps the error keeps this frame, which must not keep the batch's memory.
+                leaves, target = (), None
                 raise RowError(row, error) from error.__cause__
             finally:
                 arena.reset()

@@ -35,6 +35,7 @@ __all__ = ["Plan", "make_plan"]
 
 _AUTO_LIMIT_BYTES = 2 * 2**30
 _CHUNK_ROWS = 16
+_WAITING_BYTES = 1 << 20
 _MOST_LANES = 256
 
 
@@ -219,7 +220,8 @@ def make_plan(
         scratch_bytes=first.scratch_bytes,
         large_wanted_bytes=_large_wanted_bytes(recipe),
         hand_bytes=first.hand_bytes,
-        waiting_bytes=chunk_rows * first.raw_bytes if recipe.stages and lane_count else 0,
+        waiting_bytes=chunk_rows * first.raw_bytes,
+        hands_on=bool(recipe.stages),
         index_bytes=source.index_bytes if isinstance(source, Source) else 0,
         steps=steps,
         whole=whole,
@@ -278,6 +280,9 @@ def _chunk_rows(rows: int, lane_count: int, recipe: Recipe, first: Probe) -> int
         # Arrays are gathered by one call, which must not be cut so small that the call itself costs more than the rows.
         worth = max(1, (1 << 18) // max(1, sum(spec.nbytes for spec in first.specs)))
         return min(rows, max(share, worth))
+    if recipe.source is None:
+        # What a generator gave waits in memory of its own until a lane takes it.
+        return min(share, _CHUNK_ROWS, max(1, _WAITING_BYTES // max(1, first.raw_bytes)))
     return min(share, _CHUNK_ROWS)
 
 

@@ -77,6 +77,7 @@ class Board:
         self.run: Run | None = None
         self.closed = False
         self.next_number = 0
+        #: The consumer held every slot, and waiting didn't help: the rest of the run goes on without waiting for it.
         self.hoarding = False
         self.spare_count = 0
         self.spares_waiting = 0
@@ -154,7 +155,7 @@ class Board:
         self.ready_queue.put(None)
 
     def free(self, slot: Slot) -> None:
-        """Put a slot back to be filled again. Called from weak references too: no lock, no event."""
+        """Put a slot back to be filled again. Called where a lease ends, too: no lock, no event."""
         if not slot.spare:
             self.open_queue.put(slot)
 
@@ -167,6 +168,7 @@ class Board:
                 raise LoaderClosed("the loader is closed. Make a new one with ds.loader(...).")
             self.run = run
             self.next_number = 0
+            self.hoarding = False
             idle = [*self._parked, *self._done.values()]
             self._parked.clear()
             self._done.clear()
@@ -215,12 +217,6 @@ class Board:
         self.open_queue.put(make_spare(self.plan.layout))
         return True
 
-    def lease_ended(self, slot: Slot) -> None:
-        """A consumer dropped the last array of a batch."""
-        if not slot.spare:
-            self.hoarding = False
-            self.open_queue.put(slot)
-
     def close(self) -> bool:
         """Stop handing out work. Returns False if that was done before."""
         with self._lock:
@@ -229,3 +225,12 @@ class Board:
             self._done.clear()
         self.ready_queue.put(None)
         return was_open
+
+    def let_go(self) -> None:
+        """Drop the ring's memory, once no lane works any more. What is leased lives on in its lease alone."""
+        for queue in (self.open_queue, self.work_queue, self.ready_queue):
+            while not queue.empty():
+                queue.get_nowait()
+        for slot in self.slots:
+            slot.let_go()
+        self.slots = []

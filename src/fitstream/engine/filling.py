@@ -54,15 +54,16 @@ class Filling:
         board.finish_part(slot)
 
     def _fill(self, chunk: Chunk) -> None:
+        # The failure is no variable of a frame that it refers to: the cycle would keep the batch's memory.
+        self._board.finish_part(chunk.slot, self._failure(chunk))
+
+    def _failure(self, chunk: Chunk) -> tuple[int, BaseException] | None:
         board = self._board
-        failure = None
         try:
-            if board.current(chunk.run):
-                failure = fill_chunk(board, self._filler, chunk)
+            return fill_chunk(board, self._filler, chunk) if board.current(chunk.run) else None
         finally:
             if chunk.given is not None:
                 board.room.release()
-        board.finish_part(chunk.slot, failure)
 
     def close(self) -> None:
         self._filler.chain.close()

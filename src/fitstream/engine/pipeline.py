@@ -56,6 +56,9 @@ class Pipeline:
         self._crash: BaseException | None = None
         self._lanes: list[tuple[ThreadLane, SimpleQueue[Any]]] = []
         self._here: Worker | None = None
+        #: Streams may be used from several threads, but the worker of the calling thread is one.
+        self._here_lock = threading.Lock()
+        self._idle = False
         self._decodes = plan.recipe.image_options is not None
         if self._decodes:
             codec_threads.hold()
@@ -117,7 +120,7 @@ class Pipeline:
             self._advance()
         if slot.failure is not None:
             raise slot.failure[1]
-        leaves = slot.hand_out(board.lease_ended)
+        leaves = slot.hand_out(board.free)
         if board.hoarding and self._lanes and board.next_number <= number + 1 and board.all_leased():
             self._add_spare(run)
         return slot, leaves
@@ -125,36 +128,45 @@ class Pipeline:
     def _advance(self) -> None:
         """Wait for news, or work for it where there are no lanes."""
         board = self.board
-        if self._here is None:
-            try:
-                board.file(board.ready_queue.get(timeout=_WATCH_S))
-            except Empty:
-                dead = [lane.thread.name for lane, _ in self._lanes if not lane.thread.is_alive()]
-                if dead:
-                    why = f"{', '.join(dead)} is gone; a process that was forked must make a loader of its own"
-                    self._crash = self._crash or RuntimeError(why)
+        if self._here is not None:
+            with self._here_lock:
+                self._work(self._here)
             return
+        try:
+            board.file(board.ready_queue.get(timeout=_WATCH_S))
+        except Empty:
+            dead = [lane.thread.name for lane, _ in self._lanes if not lane.thread.is_alive()]
+            if dead:
+                why = f"{', '.join(dead)} is gone; a process that was forked must make a loader of its own"
+                self._crash = self._crash or RuntimeError(why)
+
+    def _work(self, worker: Worker) -> None:
+        board = self.board
         try:
             board.file(board.ready_queue.get_nowait())
         except Empty:
-            assert work_here((board.work_queue, board.open_queue), self._here), (
-                "no work is left, but a batch is missing"
-            )
+            if not work_here((board.work_queue, board.open_queue), worker):
+                # Another thread's stream may have done the last of it just before; but not twice in a row.
+                assert not self._idle, "no work is left, but a batch is missing"
+                self._idle = True
+                return
+        self._idle = False
 
     def _make_room(self, run: Run, number: int) -> None:
         """Have a batch made beyond the ring if the consumer holds every slot."""
         board = self.board
         if number < board.next_number or board.spares_waiting or not board.all_leased():
             return
-        if not board.hoarding:
-            deadline = time.monotonic() + _GRACE_S
-            while time.monotonic() < deadline:
-                # JAX lets go of what it has consumed in a young collection; a full one would cost too much.
-                gc.collect(0)
-                if not board.all_leased():
-                    return
-                time.sleep(0.001)
-            board.hoarding = True
+        deadline = time.monotonic() + _GRACE_S
+        while True:
+            # JAX lets go of what it has consumed in a young collection; a full one would cost too much.
+            gc.collect(0)
+            if not board.all_leased():
+                return
+            if board.hoarding or time.monotonic() > deadline:
+                break
+            time.sleep(0.001)
+        board.hoarding = True
         self._add_spare(run)
 
     def _add_spare(self, run: Run) -> None:
@@ -195,7 +207,7 @@ class Pipeline:
                 lane.thread.join(max(0.0, deadline - time.monotonic()))
         if self._decodes:
             codec_threads.release()
-        self.board.slots = []
+        self.board.let_go()
         self._emit(LanesStopped())
         stuck = [lane.thread.name for lane, _ in self._lanes if lane.thread.is_alive()]
         if stuck and threading.current_thread().name not in stuck:

@@ -65,7 +65,9 @@ class Reading:
                 self._read(slot, run, number)
             except FitstreamError as error:
                 failure, self._finished = (slot.rows, error), True
+                run.total = number + 1
         board.finish_part(slot, failure)
+        failure = None  # this frame is in its traceback: the cycle would keep the batch's memory
 
     def _start(self, pass_index: int) -> None:
         self._iterator = None
@@ -150,8 +152,11 @@ class Reading:
             else:
                 failed = fill_chunk(self._board, self._filler, chunk)
                 if failed is not None:
-                    slot.rows = failed[0]
-                    raise failed[1]
+                    slot.rows, error = failed
+                    try:
+                        raise error
+                    finally:
+                        del failed, error
         return rows, ended
 
     def _wait_for_room(self, run: Run) -> bool:

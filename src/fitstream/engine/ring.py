@@ -25,7 +25,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.spec import Layout, aligned
+from fitstream.spec import Layout
 
 __all__ = ["Slot", "make_ring", "make_spare"]
 
@@ -36,7 +36,7 @@ class Slot:
     """The memory of one batch and what is being done with it.
 
     Attributes:
-        buffer: The memory that holds it, at `offset`.
+        buffer: The memory that holds it.
         leaves: Arrays that lanes write, `(rows, ...)` each.
         spare: Memory beyond the ring, made for a consumer that holds every slot; it serves one batch.
         run: The run (see `board`) that the content belongs to, or None.
@@ -48,7 +48,6 @@ class Slot:
     """
 
     buffer: Any
-    offset: int
     layout: Layout
     spare: bool
     leaves: list[npt.NDArray[Any]]
@@ -67,6 +66,10 @@ class Slot:
     def leased(self) -> bool:
         return self.lease is not None and self.lease() is not None
 
+    def let_go(self) -> None:
+        """Drop the memory now, and not when the collector finds the cycles through callback and traceback."""
+        self.buffer, self.leaves, self.lease, self.failure = None, [], None, None
+
     def hand_out(self, on_end: Callable[[Slot], None]) -> list[npt.NDArray[Any]]:
         """Start a lease.
 
@@ -75,21 +78,19 @@ class Slot:
         Returns:
             The batch's leaves, views of one root.
         """
-        root = np.frombuffer(self.buffer, np.uint8, self.layout.slot_bytes, self.offset)
+        root = np.frombuffer(self.buffer, np.uint8, self.layout.slot_bytes)
         self.lease = weakref.ref(root, lambda _: on_end(self))
         return self.layout.leaves(root, self.rows)
 
 
 def make_ring(layout: Layout, slot_count: int) -> list[Slot]:
-    """Allocate the ring: anonymous memory, freed when the last lease and the last slot are gone."""
-    stride = aligned(layout.slot_bytes)
-    memory = _map(stride * slot_count)
-    return [_make_slot(memory, i * stride, layout, spare=False) for i in range(slot_count)]
+    """Allocate the ring: anonymous memory, each slot's freed when its last lease and the slot are gone."""
+    return [_make_slot(layout, spare=False) for _ in range(slot_count)]
 
 
 def make_spare(layout: Layout) -> Slot:
     """Allocate a slot beyond the ring."""
-    return _make_slot(_map(layout.slot_bytes), 0, layout, spare=True)
+    return _make_slot(layout, spare=True)
 
 
 def _map(count_bytes: int) -> mmap.mmap:
@@ -100,6 +101,8 @@ def _map(count_bytes: int) -> mmap.mmap:
     return mmap.mmap(-1, count_bytes)
 
 
-def _make_slot(buffer: Any, offset: int, layout: Layout, *, spare: bool) -> Slot:
-    root = np.frombuffer(buffer, np.uint8, layout.slot_bytes, offset)
-    return Slot(buffer, offset, layout, spare, layout.leaves(root, layout.rows))
+def _make_slot(layout: Layout, *, spare: bool) -> Slot:
+    # A mapping for each slot, so that a batch that is kept beyond the loader's end keeps no other slot's memory.
+    buffer = _map(layout.slot_bytes)
+    root = np.frombuffer(buffer, np.uint8, layout.slot_bytes)
+    return Slot(buffer, layout, spare, layout.leaves(root, layout.rows))
