@@ -1,4 +1,4 @@
-# Every target sets up what it needs in .venv, once: the stamps are remade when pyproject.toml changes.
+# Every target sets up what it needs, once, in .venv: the stamps are remade when pyproject.toml changes.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test test-core test-adapters test-backends lint types bench bench-jpeg clean
@@ -6,7 +6,7 @@ SHELL := /bin/sh
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+PIP := -m pip install --quiet --disable-pip-version-check
 PYTEST := $(PY) -m pytest --quiet
 # An interpreter of one's own: make test PYTHON=python3.13 (after make clean)
 PYTHON ?= python3
@@ -18,7 +18,8 @@ help: ## What can be made
 demo: $(VENV)/demo.stamp ## Train on 1,797 handwritten digits from PNG files within 64 MB
 	$(VENV)/bin/fitstream demo
 
-test: lint types test-core test-adapters ## All checks and tests, on one Keras backend
+# The demo's packages come first: the examples in the documentation that need Keras run in test-core where it is there.
+test: $(VENV)/demo.stamp lint types test-core test-adapters ## All checks and tests, on one Keras backend
 
 lint: $(VENV)/test.stamp ## Style and formatting
 	$(PY) -m ruff check .
@@ -41,17 +42,18 @@ test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch
 
 bench: bench-jpeg ## All benchmarks
 
-bench-jpeg: $(VENV)/bench.stamp ## JPEG to batches: fitstream and its peers
-	$(PY) benchmarks/jpeg_feed.py
+# In an environment of its own, for the peers' sake.
+bench-jpeg: $(VENV)-bench/ready.stamp ## JPEG to batches: fitstream and its peers
+	$(VENV)-bench/bin/python benchmarks/jpeg_feed.py
 
 clean: ## Remove the virtual environment and all caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist fitstream-demo
+	rm -rf $(VENV) $(VENV)-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist fitstream-demo
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(PY):
+$(PY) $(VENV)-bench/bin/python: %/bin/python:
 	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
 	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	    echo "Setting up $(VENV) with $$($$python --version)" && exec $$python -m venv --clear $(VENV); \
+	    echo "Setting up $* with $$($$python --version)" && exec $$python -m venv --clear $*; \
 	  fi; \
 	done; \
 	echo "fitstream needs Python 3.11 or newer. Say where it is: make PYTHON=/path/to/python3.11" >&2; exit 1
@@ -59,8 +61,12 @@ $(PY):
 $(VENV)/demo.stamp: EXTRAS := demo
 $(VENV)/test.stamp: EXTRAS := test,lint
 $(VENV)/backends.stamp: EXTRAS := demo,test,backends
-$(VENV)/bench.stamp: EXTRAS := bench
-$(VENV)/%.stamp: pyproject.toml | $(PY)
+$(VENV)/demo.stamp $(VENV)/test.stamp $(VENV)/backends.stamp: pyproject.toml | $(PY)
 	@echo "Installing fitstream[$(EXTRAS)] into $(VENV)"
-	@$(PIP) --editable '.[$(EXTRAS)]'
+	@$(PY) $(PIP) --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)-bench/ready.stamp: pyproject.toml benchmarks/requirements.txt | $(VENV)-bench/bin/python
+	@echo "Installing fitstream and its peers into $(VENV)-bench"
+	@$(VENV)-bench/bin/python $(PIP) --editable . --requirement benchmarks/requirements.txt
 	@touch $@
