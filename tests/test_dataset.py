@@ -212,3 +212,26 @@ def test_a_map_may_change_its_arrays_without_changing_the_source() -> None:
         for _ in range(2):
             assert all((batch == 1).all() for batch in loader)
     assert (array == 0).all()
+
+
+def test_a_generator_function_without_yield_is_told_apart() -> None:
+    with pytest.raises(fs.SourceError, match="is its yield missing"):
+        fs.from_generator(lambda: None).batch(2).plan()  # type: ignore[arg-type,return-value]
+
+
+def test_an_error_in_a_library_is_not_said_to_be_in_the_users_line(tmp_path: Any) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(fs.SampleError, match="Restore the file, or leave it out") as caught:
+        fs.from_table([["a.png", 0]], root=tmp_path).batch(1).plan()
+    assert caught.value.user_line is None
+
+
+@pytest.mark.parametrize("size", [0, 99_999, True, (8, True), (8,), "big", 64.5, (1, 2, 3)])
+def test_sizes_that_no_picture_can_have_are_refused(size: Any, tmp_path: Any) -> None:
+    with pytest.raises(fs.PlanError, match="image_size="):
+        fs.from_table([["a.png", 0]], root=tmp_path, image_size=size)
+
+
+def test_sizes_may_be_numpy_numbers_or_lists(tmp_path: Any) -> None:
+    for size in (np.int64(8), [8, 8], (np.int32(8), 8)):
+        assert "decode(8x8" in repr(fs.from_table([["a.png", 0]], root=tmp_path, image_size=size))

@@ -305,9 +305,8 @@ _LIBRARIES = tuple(
 
 def _user_line(error: BaseException) -> str | None:
     """The innermost frame that is neither ours nor a library's, as "file:line in function"."""
-    outside = [frame for frame in _frames(error) if not frame[0].startswith(_PACKAGE)]
-    own = [frame for frame in outside if not frame[0].startswith(_LIBRARIES)]
-    for file, line, function in reversed(own or outside):
+    own = [frame for frame in _frames(error) if not frame[0].startswith((_PACKAGE, *_LIBRARIES))]
+    for file, line, function in reversed(own):
         return f"{file}:{line} in {function}"
     return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 
@@ -176,8 +176,8 @@ def from_batches(source: Any, length: int | None = None, batch_size: int | None 
 def _options(
     image_size: ImageSize, channels: int, resize: Resize, interpolation: Interpolation, dtype: str, max_pixels: int
 ) -> ImageOptions:
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if size is not None and not isinstance(size, (tuple, list)):
-        raise PlanError(f"image_size={image_size!r} must be (height, width) in pixels, or one int for both.")
-    height_width = None if size is None else cast("tuple[int, int]", tuple(size))
-    return ImageOptions(height_width, channels, resize, interpolation, dtype, max_pixels)
+    size: Any = image_size
+    if size is not None:
+        sides = size if isinstance(size, (tuple, list)) else (size, size)
+        size = tuple(int(side) if isinstance(side, np.integer) else side for side in sides)
+    return ImageOptions(size, channels, resize, interpolation, dtype, max_pixels)

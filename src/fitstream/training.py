@@ -212,22 +212,22 @@ def _open_both(
     if other is None:
         return _feed(opened, open_one(train, memory, workers), own=own), None
     loader, other_loader = open_both(train, other, memory, workers)
-    return _feed(opened, loader, own=own), _feed(opened, other_loader, own=isinstance(other, Dataset))
+    return _feed(opened, loader, own=own), _feed(opened, other_loader, own=isinstance(other, Dataset), trims=True)
 
 
 def _open_one(
     opened: contextlib.ExitStack, batches: Batches, steps: int | None, memory: int | str, workers: int | str
 ) -> Feed:
-    feed = _feed(opened, open_one(batches, memory, workers), own=isinstance(batches, Dataset))
+    feed = _feed(opened, open_one(batches, memory, workers), own=isinstance(batches, Dataset), trims=True)
     feed.steps = _steps("steps", steps, feed.steps, at_most_a_pass=True)
     return feed
 
 
-def _feed(opened: contextlib.ExitStack, loader: Loader, *, own: bool) -> Feed:
+def _feed(opened: contextlib.ExitStack, loader: Loader, *, own: bool, trims: bool = False) -> Feed:
     check_batch(loader.plan.batch_spec)
     if own:
         opened.enter_context(loader)
-    feed = Feed(loader, loader.plan.steps, own=own)
+    feed = Feed(loader, loader.plan.steps, own=own, trims=trims)
     opened.callback(feed.close)
     return feed
 

@@ -190,3 +190,17 @@ def test_a_sample_that_fails_is_a_sample_error(function: Any) -> None:
     with pytest.raises(fs.SampleError, match="Sample 17"):
         function(model, fs.from_arrays((X, LABELS)).map(fail).batch(5), verbose=0)
     assert np.isfinite(model.predict(X, verbose=0)).all()
+
+
+def test_padding_counts_neither_in_evaluate_nor_in_validation() -> None:
+    x = np.arange(50, dtype=np.float32)[:, None]
+    y = (x[:, 0] % 3).astype(np.float32)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    model.optimizer.learning_rate = 0.0
+    expected = fs.evaluate(model, fs.from_arrays((x, y)).batch(8), verbose=0)
+    for mask in (False, True):
+        padded = fs.from_arrays((x, y)).batch(8, last="pad", mask=mask)
+        assert np.allclose(fs.evaluate(model, padded, verbose=0), expected, rtol=1e-5)
+        history = fs.fit(model, padded, validation_data=padded, epochs=1, verbose=0).history
+        assert np.allclose([history["val_loss"][0], history["val_mae"][0]], expected, rtol=1e-5)

@@ -32,6 +32,7 @@ from fitstream.adapters.class_weights import map_tree
 from fitstream.adapters.keras import keras, next_pass, runs_once
 from fitstream.errors import LoaderClosed
 from fitstream.loader import Loader, Stream
+from fitstream.spec import ArraySpec
 
 __all__ = ["Feed", "FeedCallback", "OpenLength", "as_keras_data", "build_for_tensorflow"]
 
@@ -43,6 +44,7 @@ class Feed:
     Args:
         loader: Where they come from.
         steps: Batches of an epoch (training) or of a run (else); None for a pass of unknown length.
+        trims: Whether padding is cut off, as it must be where results are averaged over samples.
         own: Whether the loader is ours: epoch e then starts where epoch e of an unbroken training does. A user's loader
             goes on where it is.
 
@@ -55,12 +57,15 @@ class Feed:
         one_shot: Whether the source is a generator that can run only once.
     """
 
-    def __init__(self, loader: Loader, steps: int | None, *, own: bool) -> None:
+    def __init__(self, loader: Loader, steps: int | None, *, own: bool, trims: bool = False) -> None:
         self.loader = loader
         self.steps = steps
         self.goes_on = False
         self.prepare: Callable[[Any], Any] | None = None
         self.spec = loader.plan.batch_spec
+        self._trims = trims and loader.plan.last == "pad"
+        if self._trims:
+            self.spec = map_tree(lambda leaf: ArraySpec((None, *leaf.shape[1:]), leaf.dtype), self.spec)
         self.error: Exception | None = None
         self.sample_count = 0
         self.one_shot = runs_once(loader)
@@ -199,7 +204,11 @@ class Feed:
         while len(self._waiting) < count and self._end is None:
             try:
                 delivered = stream.take()
-                batch = delivered.batch if self.prepare is None else self.prepare(delivered.batch)
+                batch = delivered.batch
+                if self._trims:
+                    batch = map_tree(lambda leaf, count=delivered.sample_count: leaf[:count], batch)
+                if self.prepare is not None:
+                    batch = self.prepare(batch)
             except StopIteration:
                 self._end = self._taken
                 if self.steps is None and stream.position[1] > 0:

@@ -264,7 +264,7 @@ def _contents(descriptor: int, arena: Arena) -> memoryview:
         raise SourceError(f"it is {'a folder' if stat.S_ISDIR(status.st_mode) else 'a device or pipe'}, not a file.")
     size = status.st_size
     if size == 0:
-        raise SourceError("the file is empty (0 bytes).")
+        raise SourceError("the file is empty (0 bytes). Restore it, or leave it out.")
     buffer = arena.take(size + 1).data
     got = _read_into(descriptor, buffer)
     while got < size:

@@ -91,7 +91,11 @@ class GeneratorSource(Sequential):
 
     def _begin(self) -> Iterator[Any]:
         if self._make is not None:
-            return iter(self._make())
+            made = self._make()
+            if not hasattr(made, "__iter__"):
+                why = "returned None; is its yield missing?" if made is None else f"returned a {type(made).__name__}"
+                raise SourceError(f"the generator function {self.name} must return an iterable, but it {why}")
+            return iter(made)
         if self._one_shot is None:
             raise SourceError(
                 f"the generator {self.name} can run only once, and its pass has begun already. "

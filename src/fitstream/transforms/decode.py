@@ -151,7 +151,8 @@ class ImageDecoder:
         if out.shape != shape:
             raise DecodeError(
                 f"it is {shape[0]} x {shape[1]} pixels (height x width) with {shape[2]} channels, but its batch holds "
-                f"{' x '.join(map(str, out.shape[:2]))} with {out.shape[2]}. Pictures of several sizes need image_size="
+                f"{' x '.join(map(str, out.shape[:2]))} with {out.shape[2]}",
+                "Pictures of several sizes need image_size=(height, width).",
             )
         return out
 
@@ -201,5 +202,6 @@ def _check_pixels(height: int, width: int, options: ImageOptions) -> None:
     if not 0 < pixels <= options.max_pixels:
         raise DecodeError(
             f"its header declares {height} x {width} = {pixels:,} pixels (height x width), where 1 to "
-            f"max_pixels={options.max_pixels:,} are allowed"
+            f"max_pixels={options.max_pixels:,} are allowed",
+            "Leave the file out, or raise max_pixels=.",
         )

@@ -18,11 +18,21 @@ Resize: TypeAlias = Literal["stretch", "crop", "pad"]
 Interpolation: TypeAlias = Literal["bilinear", "area", "nearest", "cubic", "lanczos"]
 
 _RESIZES = ("stretch", "crop", "pad")
+#: OpenCV's own limit.
+_LARGEST_SIDE = 2**15 - 1
 _INTERPOLATIONS = ("bilinear", "area", "nearest", "cubic", "lanczos")
 
 
 class DecodeError(Exception):
-    """These bytes are no picture that can be read. The message is the reason alone; the caller knows which sample."""
+    """These bytes are no picture that can be read; the caller knows which sample.
+
+    Args:
+        reason: What is wrong with them, without a full stop.
+        advice: What to do.
+    """
+
+    def __init__(self, reason: str, advice: str = "Restore the file, or leave it out.") -> None:
+        super().__init__(f"{reason}. {advice}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +61,11 @@ class ImageOptions:
         _choice("resize", self.resize, _RESIZES)
         _choice("interpolation", self.interpolation, _INTERPOLATIONS)
         _choice("dtype", self.dtype, ("uint8", "float32"))
-        if self.size is not None and not (
-            len(self.size) == 2 and all(isinstance(side, int) and 0 < side < 2**15 for side in self.size)
-        ):
-            raise PlanError(f"image_size={self.size!r} must be (height, width) in pixels, or one int for both.")
+        if self.size is not None and not (len(self.size) == 2 and all(_is_side(side) for side in self.size)):
+            raise PlanError(
+                f"image_size={self.size!r} must be (height, width), each from 1 to {_LARGEST_SIDE} pixels, "
+                "or one number for both."
+            )
         if self.max_pixels <= 0:
             raise PlanError(f"max_pixels={self.max_pixels!r} must be positive.")
 
@@ -72,6 +83,10 @@ class ImageOptions:
         return min(self.max_pixels, max(0, room_bytes - fixed) // per_pixel)
 
 
+def _is_side(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST_SIDE
+
+
 def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
+    if isinstance(value, bool) or value not in allowed:
         raise PlanError(f"{name}={value!r} must be one of {', '.join(map(repr, allowed))}.")

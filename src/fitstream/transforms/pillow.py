@@ -176,7 +176,9 @@ def copy_pixels(image: ImageFile, out: npt.NDArray[np.uint8]) -> None:
     rule = _RULES.get(image.mode)
     if rule is None:
         what = _REFUSED.get(image.mode, f"its mode is {image.mode}")
-        raise DecodeError(f"{what}, with no agreed way to 0..255. Convert it first, or read it in a map over its path")
+        raise DecodeError(
+            f"{what}, with no agreed way to 0..255", "Convert it first, or read it in a map over its path."
+        )
     height, width, channels = out.shape
     if channels < 4:
         # Pillow warns when it drops a palette's transparency, and would carry a colour key along.
