@@ -10,6 +10,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 PYTEST := $(PY) -m pytest --quiet
 # An interpreter of one's own: make test PYTHON=python3.13 (after make clean)
 PYTHON ?= python3
+BACKENDS ?= tensorflow torch jax
 unexport PYTHONPATH PYTHONHOME
 
 help: ## What can be made
@@ -36,7 +37,7 @@ test-adapters: $(VENV)/demo.stamp $(VENV)/test.stamp ## Tests with Keras on the 
 	KERAS_BACKEND=$$($(PY) -m fitstream.backend) $(PYTEST) tests/adapters
 
 test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch and JAX
-	for backend in tensorflow torch jax; do \
+	for backend in $(BACKENDS); do \
 	  echo "== $$backend" && KERAS_BACKEND=$$backend $(PYTEST) tests/adapters || exit 1; \
 	done
 
