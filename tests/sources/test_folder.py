@@ -135,6 +135,16 @@ def test_a_class_without_folder_is_an_error_that_names_it(tmp_path):
         list_folder(fill(tmp_path, "a/1.jpg", "b/1.jpg"), classes=["a", "bird"])
 
 
+def test_classes_of_another_folder_keep_their_index_where_a_folder_is_lacking(tmp_path):
+    source = list_folder(fill(tmp_path, "b/1.jpg"), classes=["a", "b", "c"], may_lack_classes=True)
+    assert (source.class_names, list(source.labels())) == (["a", "b", "c"], [1])
+
+
+def test_a_folder_that_lacks_all_classes_of_another_is_an_error(tmp_path):
+    with pytest.raises(SourceError, match=r"no sub-folder 'a'.*Its sub-folders: 'x'"):
+        list_folder(fill(tmp_path, "x/1.jpg"), classes=["a", "b"], may_lack_classes=True)
+
+
 def test_a_folder_of_pictures_that_is_not_in_classes_is_an_error_that_names_it(tmp_path):
     with pytest.raises(SourceError, match=r"'b' \(2 pictures\) is not in classes \('a'\). Add it"):
         list_folder(fill(tmp_path, "a/1.jpg", "b/1.jpg", "b/2.jpg"), classes=["a"])

@@ -42,6 +42,7 @@ def list_folder(
     classes: Sequence[str] | None = None,
     recursive: bool = True,
     extensions: Sequence[str] | None = None,
+    may_lack_classes: bool = False,
 ) -> FileSource:
     """List the pictures of a folder.
 
@@ -51,6 +52,8 @@ def list_folder(
         classes: Names of the sub-folders in label order; sorted by default.
         recursive: Take pictures of deeper folders too, into the class that they are below.
         extensions: Suffixes of pictures, any case; `PICTURE_SUFFIXES` by default.
+        may_lack_classes: Take a class of `classes` that has no sub-folder for one without pictures, as long as another
+            has one: `classes` are then another folder's, such as training's.
     Returns:
         The files, by class, then by path. Labels are int64 class indices.
     Raises:
@@ -66,7 +69,7 @@ def list_folder(
     listing = _Listing(top, _check_suffixes(extensions), recursive)
     if label_mode is None:
         return _without_labels(listing)
-    names, found = _by_class(listing, names)
+    names, found = _by_class(listing, names, may_lack_classes)
     if label_mode == "binary" and len(names) > 2:
         raise SourceError(
             f'label_mode="binary" is for at most 2 classes, but there are {len(names)} sub-folders ({few(names)}). '
@@ -90,20 +93,20 @@ def _without_labels(listing: _Listing) -> FileSource:
     return FileSource(packer.packed(listing.top), None, None, _origin(listing.top))
 
 
-def _by_class(listing: _Listing, wanted: list[str] | None) -> tuple[list[str], list[list[bytes]]]:
+def _by_class(listing: _Listing, wanted: list[str] | None, may_lack: bool) -> tuple[list[str], list[list[bytes]]]:
     """Class names in label order, and the pictures below each."""
     file = os.fsdecode(listing.top)
     folders, loose = listing.top_level()
     names = sorted(folders, key=os.fsencode) if wanted is None else wanted
     missing = [name for name in names if name not in folders]
-    if missing:
+    if missing and (not may_lack or len(missing) == len(names)):
         there = f"Its sub-folders: {few(sorted(folders))}." if folders else "It has no sub-folders."
         raise SourceError(
             f"there is no sub-folder {missing[0]!r}, which classes= names"
             f"{f' (as {len(missing) - 1} more)' if len(missing) > 1 else ''}. {there}",
             file=file,
         )
-    found = [listing.pictures(folders[name]) for name in names]
+    found = [listing.pictures(folders[name]) if name in folders else [] for name in names]
     count = sum(map(len, found))
     if loose:
         what = f"pictures lie directly in it ({len(loose):,}, such as {os.fsdecode(loose[0])!r})"
