@@ -10,20 +10,20 @@ from pathlib import Path
 __all__ = ["plot_history", "write_history"]
 
 
-def write_history(history: Mapping[str, Sequence[float]], path: Path, initial_epoch: int = 0) -> None:
+def write_history(history: Mapping[str, Sequence[float]], path: Path) -> None:
     """Write one row an epoch: its number, counted from 1, and every metric in full precision.
 
     Args:
-        history: Values by metric, one an epoch; a metric that was validated more seldom leaves its first rows empty.
+        history: Values by metric, one an epoch, of training from its first epoch on.
         path: Where to.
-        initial_epoch: Epochs that were done before.
+    Raises:
+        ValueError: If metrics differ in length: Keras doesn't tell which epochs the shorter ones are of.
     """
-    epochs = max(map(len, history.values()), default=0)
-    columns = [[""] * (epochs - len(values)) + [repr(float(value)) for value in values] for values in history.values()]
+    rows = list(zip(*history.values(), strict=True))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["epoch", *history])
-        writer.writerows([initial_epoch + number, *row] for number, row in enumerate(zip(*columns, strict=True), 1))
+        writer.writerows([number, *map(repr, map(float, row))] for number, row in enumerate(rows, 1))
 
 
 def plot_history(history: Mapping[str, Sequence[float]], path: Path, title: str = "") -> bool:
