@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -82,11 +82,18 @@ def fit(
         PlanError: If something can't work, before anything starts.
         FitstreamError: What failed while batches were made, on each backend.
     """
+    epochs, initial_epoch = _whole("epochs", epochs, 1), _whole("initial_epoch", initial_epoch, 0)
+    if initial_epoch > epochs:
+        raise PlanError(f"initial_epoch={initial_epoch}, but epochs={epochs} is the last one. Use more epochs.")
+    validation_freq = _frequency(validation_freq)
     batches = to_batches("train", train, batch_size, shuffle_seed=seed)
     if validation_split is not None:
         if validation_data is not None:
             raise PlanError("validation_split and validation_data are both given. Use one.")
         batches, validation_data = split_off(batches, validation_split, seed)
+    if validation_data is None and (validation_steps is not None or validation_freq != 1):
+        name = "validation_freq" if validation_steps is None else "validation_steps"
+        raise PlanError(f"{name} is given, but nothing to validate with. Give validation_data or validation_split.")
     other = None if validation_data is None else to_validation(validation_data, batch_size, batches, memory)
     with contextlib.ExitStack() as opened:
         feed, other_feed = _open_both(opened, batches, other, memory, workers)
@@ -110,7 +117,7 @@ def fit(
             initial_epoch=initial_epoch,
             validation_data=validation_data if other_feed is None else as_keras_data(other_feed),
             validation_steps=validation_steps if other_feed is None else None,
-            validation_freq=validation_freq if isinstance(validation_freq, int) else list(validation_freq),
+            validation_freq=validation_freq,
             callbacks=_callbacks(
                 opened, told, add_history=True, model=model, epochs=epochs, steps=feed.steps, verbose=0
             ),
@@ -236,11 +243,22 @@ def _steps(name: str, given: int | None, length: int | None, *, at_most_a_pass: 
     """Batches of an epoch or evaluation; None for those of a pass of unknown length."""
     if given is None:
         return length
-    if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < 1:
-        raise PlanError(f"{name}={given!r} must be a whole number from 1 on, or None for a pass.")
+    given = _whole(name, given, 1, ", or None for a pass")
     if at_most_a_pass and length is not None and given > length:
         raise PlanError(f"{name}={given}, but a pass has {length} batches. Use {name} <= {length}, or leave it out.")
+    return given
+
+
+def _whole(name: str, given: Any, least: int, otherwise: str = "") -> int:
+    if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < least:
+        raise PlanError(f"{name}={given!r} must be a whole number from {least} on{otherwise}.")
     return int(given)
+
+
+def _frequency(given: Any) -> int | list[int]:
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
+        return [_whole("validation_freq", epoch, 1) for epoch in given]
+    return _whole("validation_freq", given, 1, ", or a list of epochs")
 
 
 def _check_repeats(feed: Feed, name: str, steps_name: str, given: int | None, passes: int) -> None:
@@ -264,7 +282,7 @@ def _check_execution(model: Any, feeds: Sequence[Feed | None]) -> None:
         )
 
 
-def _validations(epochs: int, initial_epoch: int, frequency: int | Sequence[int]) -> int:
+def _validations(epochs: int, initial_epoch: int, frequency: int | list[int]) -> int:
     done = range(initial_epoch + 1, epochs + 1)
     return sum(epoch % frequency == 0 if isinstance(frequency, int) else epoch in frequency for epoch in done)
 

@@ -105,6 +105,12 @@ def test_arrays_are_shuffled_and_batched_by_32() -> None:
     assert diary.lines == ["begin", "epoch 0", "<0", "0>", "<1", "1>", "<2", "2>", "end"]
 
 
+def test_a_list_of_arrays_is_taken_as_a_tuple_is() -> None:
+    model = recorder()
+    fs.fit(model, list(samples(70)), **QUIET)
+    assert model.ids == planned(70, [0], size=32)
+
+
 @pytest.mark.parametrize("error", [None, RuntimeError("in a callback")], ids=["flag", "error"])
 def test_a_loader_goes_on_with_the_next_pass_after_a_fit_that_was_stopped(
     loader: fs.Loader, error: RuntimeError | None
@@ -347,6 +353,21 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
         {"validation_data": (samples(5) for _ in range(5)), "epochs": 2},
         "can run only once.*validation_steps=",
     ),
+    "split beyond 1": (lambda: shuffled(9), {"validation_split": 1.5}, r"validation_split=1\.5 must be"),
+    "epochs as text": (lambda: shuffled(9), {"epochs": "3"}, "epochs='3' must be a whole number"),
+    "epochs as a fraction": (lambda: shuffled(9), {"epochs": 2.0}, r"epochs=2\.0 must be"),
+    "no epochs": (lambda: shuffled(9), {"epochs": 0}, "epochs=0 must be"),
+    "negative epochs": (lambda: shuffled(9), {"epochs": -1}, "epochs=-1 must be"),
+    "negative start": (lambda: shuffled(9), {"initial_epoch": -1}, "initial_epoch=-1 must be"),
+    "start after the end": (lambda: shuffled(9), {"initial_epoch": 3, "epochs": 2}, "initial_epoch=3, but epochs=2"),
+    "validation_freq 0": (lambda: shuffled(9), {"validation_freq": 0, "validation_data": samples(3)}, "_freq=0 must"),
+    "validation_freq of text": (lambda: shuffled(9), {"validation_freq": "2"}, "validation_freq='2' must be"),
+    "an epoch 0 to validate after": (lambda: shuffled(9), {"validation_freq": [1, 0]}, "validation_freq=0 must be"),
+    "validation_steps alone": (lambda: shuffled(9), {"validation_steps": 2}, "validation_steps is given, but nothing"),
+    "validation_freq alone": (lambda: shuffled(9), {"validation_freq": 2}, "validation_freq is given, but nothing"),
+    "validation_data as text": (lambda: shuffled(9), {"validation_data": "held out"}, "validation_data is a str"),
+    "validation_data as a number": (lambda: shuffled(9), {"validation_data": 3}, "validation_data is a int"),
+    "validation_data as a list": (lambda: shuffled(9), {"validation_data": [1, 2]}, "validation_data is a list"),
     "verbose": (lambda: shuffled(9), {"verbose": 3}, "verbose=3"),
 }
 

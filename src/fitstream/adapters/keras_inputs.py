@@ -24,6 +24,8 @@ Batches: TypeAlias = Loader | Dataset
 _ARRAYS_BATCH = 32
 #: Eighths of the budget that validation is planned in, until one leaves training enough.
 _SHARES = (2, 1, 3, 4, 5, 6, 7)
+#: Packages whose data Keras takes as it is: PyDataset, tf.data, DataLoader, Grain.
+_KERAS_TAKES = {"keras", "tensorflow", "torch", "grain"}
 
 
 def to_batches(name: str, data: Any, batch_size: int | None, shuffle_seed: int | None = None) -> Batches:
@@ -54,7 +56,7 @@ def to_batches(name: str, data: Any, batch_size: int | None, shuffle_seed: int |
             f"{name} is a {type(data).__name__}. Give a Dataset, a Loader, or arrays (x, y) or (x, y, sample_weight). "
             "For generators and sequences use fs.from_generator, fs.from_batches or fs.from_sequence."
         )
-    dataset = from_arrays(data)
+    dataset = from_arrays(tuple(data) if isinstance(data, list) else data)
     if shuffle_seed is not None:
         dataset = dataset.shuffle(shuffle_seed)
     return dataset.batch(_ARRAYS_BATCH if batch_size is None else batch_size)
@@ -66,17 +68,20 @@ def to_validation(data: Any, batch_size: int | None, train: Batches, memory: int
     Returns:
         None if Keras is to take the data as it is.
     Raises:
-        PlanError: If it is the Loader that trains.
+        PlanError: If it is the Loader that trains, or nothing that can be validated with.
     """
     if data is train and isinstance(data, Loader):
         raise PlanError("a Loader reads one stream at a time. Validate with a Loader of its own, or with the Dataset.")
-    if isinstance(data, list):
-        data = tuple(data)
     if isinstance(data, types.FunctionType) or hasattr(data, "__next__"):
         return from_batches(data)
     if isinstance(data, Loader) or (isinstance(data, Dataset) and data.batched):
         return data
     if not (isinstance(data, Dataset) or _is_arrays(data)):
+        if _KERAS_TAKES.isdisjoint(each.__module__.split(".")[0] for each in type(data).__mro__):
+            raise PlanError(
+                f"validation_data is a {type(data).__name__}. Give a Dataset, a Loader, arrays (x, y) or (x, y, "
+                "sample_weight), a generator of batches, or what Keras takes itself, such as a PyDataset."
+            )
         return None
     if batch_size is None:
         batch_size = (train.plan if isinstance(train, Loader) else train.plan(memory, workers=0)).batch_size
@@ -87,8 +92,10 @@ def split_off(train: Batches, fraction: float, seed: int) -> tuple[Dataset, Data
     """Divide into training and validation.
 
     Raises:
-        PlanError: If it can't be divided.
+        PlanError: If `fraction` isn't between 0 and 1, or the data can't be divided.
     """
+    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
+        raise PlanError(f"validation_split={fraction!r} must be between 0 and 1, such as 0.2.")
     if isinstance(train, Loader):
         raise PlanError("validation_split can't divide a Loader, which is planned already. Give its Dataset.")
     return train.split_off(fraction, seed)
@@ -146,4 +153,6 @@ def _divide(train: Dataset, other: Dataset, memory: int | str, workers: int | st
 
 
 def _is_arrays(data: Any) -> bool:
+    if isinstance(data, list):
+        return bool(data) and all(map(_is_arrays, data))
     return isinstance(data, (tuple, dict)) or (hasattr(data, "__array__") and hasattr(data, "shape"))
