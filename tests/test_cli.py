@@ -122,6 +122,9 @@ def test_errors_are_one_message_and_exit_code_1(
         ["plan", "photos", "--workers", "-1"],
         ["train", "photos", "--validation-split", "1"],
         ["train", "photos", "--epochs", "0"],
+        ["train", "photos", "--model", "gone.py:make"],
+        ["train", "photos", "--model", "gone.txt:make"],
+        ["train", "photos", "--model", "gone.py:"],
         ["walk"],
     ],
 )

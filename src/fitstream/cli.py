@@ -26,6 +26,9 @@ import fitstream as fs
 from fitstream.backend import choose_backend, without_chatter
 from fitstream.demo import write_digits
 from fitstream.errors import FitstreamError, PlanError
+from fitstream.operations import Decode
+from fitstream.sources.folder import list_folder
+from fitstream.transforms.images import ImageOptions
 
 if TYPE_CHECKING:
     from fitstream.runs import LabelMode
@@ -58,6 +61,16 @@ def _workers(ctx: click.Context, param: click.Parameter, value: str) -> int | Li
     return int(value)
 
 
+def _model(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    # What can be told without Keras, which takes seconds to load.
+    file, colon, function = value.rpartition(":")
+    if colon and not (file.endswith(".py") and function.isidentifier()):
+        raise click.BadParameter(f"{value!r} must be a name, or file.py:function.")
+    if colon and not Path(file).is_file():
+        raise click.BadParameter(f"{value!r}: there is no file {file}.")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """How to read DATA."""
@@ -69,11 +82,19 @@ class _Reading:
     label_mode: LabelMode
 
     def open(self, data: Path, classes: Sequence[str] | None = None) -> fs.Dataset:
-        """Open a folder of pictures, or a table that lists them."""
+        """Open a folder of pictures, or a table that lists them.
+
+        Args:
+            data: The folder or table.
+            classes: Training's, in label order; a folder may lack some of them.
+        """
         if not data.exists():
             raise PlanError(f"{data}: there is no such file or folder.")
+        if data.is_dir() and classes is not None:
+            source = list_folder(data, label_mode=self.label_mode, classes=classes, may_lack_classes=True)
+            return fs.Dataset(source, (Decode(ImageOptions(self.image_size)),))
         if data.is_dir():
-            return fs.from_folder(data, self.image_size, self.label_mode, classes)
+            return fs.from_folder(data, self.image_size, self.label_mode)
         label = self.label[0] if len(self.label) == 1 else list(self.label)
         return fs.from_table(data, self.image, label, self.root, self.image_size, self.label_mode, classes)
 
@@ -164,6 +185,7 @@ def _plan(data: Path, reading: _Reading, memory: str, workers: int | Literal["au
 )
 @click.option(
     "--model",
+    callback=_model,
     default="small-cnn",
     show_default=True,
     help="small-cnn, a name in keras.applications, or file.py:function, called with (input_shape, outputs).",
@@ -192,8 +214,8 @@ def _train(
     """
     data, part = _parts(data)
     validation = validation or part
-    train, validate = _divide(data, validation, validation_split, reading, settings["seed"])
-    _run(train, validate, reading.label_mode, output=output or _new_folder(), **settings)
+    whole, train, validate = _divide(data, validation, validation_split, reading, settings["seed"])
+    _run(whole, train, validate, reading.label_mode, output=output or _new_folder(), **settings)
 
 
 @_cli.command("demo")
@@ -211,8 +233,9 @@ def _demo(memory: str, epochs: int, output: Path) -> None:
     folder = output / "digits"
     click.echo(f"Writing {write_digits(folder):,} handwritten digits as PNG files into {folder}")
     reading = _Reading("path", ("label",), None, (8, 8), "int")
-    train, validation = _divide(folder, None, 0.2, reading, seed=0)
+    whole, train, validation = _divide(folder, None, 0.2, reading, seed=0)
     _run(
+        whole,
         train,
         validation,
         "int",
@@ -226,7 +249,9 @@ def _demo(memory: str, epochs: int, output: Path) -> None:
     )
 
 
-def _run(train: fs.Dataset, validation: fs.Dataset | None, label_mode: LabelMode, **settings: Any) -> None:
+def _run(
+    whole: fs.Dataset, train: fs.Dataset, validation: fs.Dataset | None, label_mode: LabelMode, **settings: Any
+) -> None:
     backend, why = choose_backend()
     if why:
         click.echo(f"Keras runs on {backend}: {why}.")
@@ -237,7 +262,7 @@ def _run(train: fs.Dataset, validation: fs.Dataset | None, label_mode: LabelMode
             # Loads Keras and its backend, which `fitstream plan` and `--help` must not.
             from fitstream import runs
 
-        head = runs.head_for(train, label_mode)
+        head = runs.head_for(whole, label_mode)
         runs.train(train, validation, head, runs.Settings(**settings), click.echo)
 
 
@@ -272,7 +297,8 @@ def _parts(data: Path) -> tuple[Path, Path | None]:
 
 def _divide(
     data: Path, validation: Path | None, share: float, reading: _Reading, seed: int
-) -> tuple[fs.Dataset, fs.Dataset | None]:
+) -> tuple[fs.Dataset, fs.Dataset, fs.Dataset | None]:
+    """Open DATA: the whole of it, whose labels tell the classes, what of it to train on, and what to validate on."""
     dataset = reading.open(data)
     names = dataset.class_names
     classes = f" in {len(names)} classes ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
@@ -282,9 +308,9 @@ def _divide(
         train, validate = dataset.split(1 - share, seed)
     else:
         click.echo(f"{len(dataset):,} pictures{classes}\n")
-        return dataset, None
+        return dataset, dataset, None
     click.echo(f"{len(train):,} pictures{classes}, and {len(validate):,} to validate on\n")
-    return train, validate
+    return dataset, train, validate
 
 
 def _new_folder() -> Path:

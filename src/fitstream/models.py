@@ -64,7 +64,7 @@ def build_model(name: str, input_shape: Shape, head: Head) -> keras.Model:
     Returns:
         A compiled model from `(batch, height, width, channels)`, 0 to 255, to `(batch, width)`.
     Raises:
-        PlanError: If there is no such model, or it can't take pictures of this size.
+        PlanError: If there is no such model, or it can't be built for pictures of this size.
     """
     if ":" in name:
         model = _from_file(name, input_shape, head)
@@ -147,7 +147,21 @@ def _from_file(name: str, input_shape: Shape, head: Head) -> keras.Model:
     model = make(input_shape, head.width)
     if not isinstance(model, keras.Model):
         raise PlanError(f"--model {name}: {function}() gave a {type(model).__name__}, not a keras.Model.")
+    if not model.built:
+        _build(model, input_shape, f"--model {name}: the model that {function}() gave")
     return model
+
+
+def _build(model: keras.Model, input_shape: Shape, what: str) -> None:
+    try:
+        model.build((None, *input_shape))
+        model.count_params()
+    except Exception as error:
+        height, width, channels = input_shape
+        raise PlanError(
+            f"{what} can't be built for pictures of {height}x{width} with {channels} channels: {str(error).rstrip(".")}. "
+            "Build it in that function."
+        ) from error
 
 
 def _load(file: Path, function: str, name: str) -> Callable[[Shape, int], Any]:

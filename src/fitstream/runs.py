@@ -25,9 +25,12 @@ from fitstream.reporting.history import plot_history, write_history
 from fitstream.spec import format_bytes
 from fitstream.training import fit
 
-__all__ = ["Outcome", "Settings", "head_for", "train"]
+__all__ = ["Outcome", "Settings", "check_validation", "head_for", "train"]
 
 Say: TypeAlias = Callable[[str], object]
+#: Classes that are taken as they come; more must be found in the samples.
+_CLASSES_ENOUGH = 1000
+
 LabelMode: TypeAlias = Literal["int", "categorical", "binary", "raw"]
 
 
@@ -79,7 +82,8 @@ def head_for(dataset: Dataset, label_mode: LabelMode) -> Head:
     """Tell what a model for these labels has to give.
 
     Raises:
-        PlanError: If samples aren't `(image, label)`, or the classes can't be counted.
+        PlanError: If samples aren't `(image, label)`, the classes can't be counted, or numbers that are no classes were
+            taken for them.
     """
     spec = dataset.spec
     if not isinstance(spec, tuple) or len(spec) != 2:
@@ -88,9 +92,41 @@ def head_for(dataset: Dataset, label_mode: LabelMode) -> Head:
     if label.dtype.kind not in "iu":
         width = math.prod(label.shape)
         # Several label columns are one vector of numbers, whatever the mode.
-        return Head(label_mode if label_mode in ("categorical", "binary") else "raw", width)
-    names = dataset.class_names
-    return Head("int", len(names) if names else 1 + max(dataset.class_weights()))
+        head = Head(label_mode if label_mode in ("categorical", "binary") else "raw", width)
+    else:
+        names = dataset.class_names
+        head = Head("int", len(names) if names else 1 + max(dataset.class_weights()))
+    # A model has an output for each number up to the largest label, so one identity among the labels would fill memory.
+    if head.kind in ("int", "categorical") and head.width > max(_CLASSES_ENOUGH, len(dataset)):
+        raise PlanError(
+            f"the labels go up to {head.width - 1:,}: a model would need {head.width:,} outputs for {len(dataset):,} "
+            "samples. If they are names, write them as text, such as id-7. If they are numbers to be met, use "
+            "--label-mode raw."
+        )
+    return head
+
+
+def check_validation(validation: Dataset, head: Head) -> None:
+    """Refuse labels that the model has no output for: some backends would go on and measure nonsense.
+
+    Raises:
+        PlanError: If validation's labels are of another kind or width, or beyond the model's classes.
+    """
+    spec = validation.spec
+    if not isinstance(spec, tuple) or len(spec) != 2:
+        raise PlanError("validation needs labels, and this data has none. Name their column by --label.")
+    label = spec[1]
+    if (label.dtype.kind in "iu") != (head.kind == "int"):
+        raise PlanError(f"validation has labels {label}, but the model's are of kind {head.kind!r}. Give both alike.")
+    if head.kind == "int":
+        width, what = 1 + max(validation.class_weights()), "classes"
+    else:
+        width, what = math.prod(label.shape), "values a label"
+    if width > head.width or (head.kind != "int" and width != head.width):
+        raise PlanError(
+            f"validation has {width:,} {what}, but training, and so the model, has {head.width:,}. "
+            "Both need the same ones, in the same columns."
+        )
 
 
 def train(data: Dataset, validation: Dataset | None, head: Head, settings: Settings, say: Say) -> Outcome:
@@ -107,6 +143,9 @@ def train(data: Dataset, validation: Dataset | None, head: Head, settings: Setti
         FitstreamError: What failed while training.
     """
     keras.utils.set_random_seed(settings.seed)
+    if validation is not None:
+        check_validation(validation, head)
+    model = build_model(settings.model, data.spec[0].shape, head)
     batches = data.shuffle(settings.seed).batch(settings.batch_size)
     with contextlib.ExitStack() as opened:
         loaders = _open(batches, validation, settings)
@@ -118,7 +157,6 @@ def train(data: Dataset, validation: Dataset | None, head: Head, settings: Setti
             budget_bytes += other.plan.projected_bytes
             beside = format_bytes(other.plan.projected_bytes)
             say(f"Beside it, validation is planned in {beside}, within the same {format_bytes(budget_bytes)}.\n")
-        model = build_model(settings.model, data.spec[0].shape, head)
         backend = keras.backend.backend()
         say(f"Model        {model.name}, {model.count_params():,} parameters, Keras {keras.__version__} on {backend}\n")
         clock = _Clock()

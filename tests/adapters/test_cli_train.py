@@ -130,6 +130,77 @@ def test_validation_data_gets_the_classes_of_training(
     assert (tmp_path / "fitstream-train-2" / "model.keras").exists(), "a folder that is there is left alone"
 
 
+def test_validation_may_lack_a_class_of_training(
+    tmp_path: Path, make_pictures: MakePictures, fitstream: Fitstream
+) -> None:
+    make_pictures(tmp_path / "train", count=4, classes=("ants", "bees", "cats"))
+    make_pictures(tmp_path / "held out", count=4, classes=("ants", "cats"))
+    done = fitstream("train", "train", "--validation", "held out", "--epochs", "1", "--image-size", "8")
+    assert done.code == 0, done.err
+    assert "12 pictures in 3 classes (ants, bees, cats), and 8 to validate on" in done.out
+
+
+def table_of(labels: list[int], file: Path) -> None:
+    """Write a table of pictures that are there by `make_pictures(file.parent / "photos")`."""
+    pictures = sorted(file.parent.glob("photos/*/*"))
+    rows = [f"{picture.relative_to(file.parent)},{label}" for picture, label in zip(pictures, labels, strict=False)]
+    file.write_text("\n".join(["path,label", *rows]))
+
+
+@pytest.mark.parametrize(
+    ("mode", "labels", "said"),
+    [
+        ("int", [0, 1, 5], "validation has 6 classes, but training, and so the model, has 3"),
+        ("categorical", [0, 1, 5], "validation has 6 values a label, but training, and so the model, has 3"),
+        ("categorical", [0, 1], "validation has 2 values a label, but training, and so the model, has 3"),
+    ],
+)
+def test_classes_of_validation_that_the_model_lacks_are_refused_before_training(
+    mode: str, labels: list[int], said: str, tmp_path: Path, make_pictures: MakePictures, fitstream: Fitstream
+) -> None:
+    make_pictures(tmp_path / "photos", count=4)
+    table_of([0, 1, 2, 0, 1, 2], tmp_path / "train.csv")
+    table_of(labels, tmp_path / "other.csv")
+    done = fitstream(
+        "train", "train.csv", "--validation", "other.csv", "--image-size", "8", "--label-mode", mode, "--output", "out"
+    )
+    assert done.code == 1
+    assert said in done.err
+    assert "Epoch" not in done.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_whose_only_sample_is_split_off_is_still_a_class_of_the_model(
+    tmp_path: Path, make_pictures: MakePictures, fitstream: Fitstream
+) -> None:
+    make_pictures(tmp_path / "photos", count=4)
+    table_of([0, 1, 2, 3, 4, 5], tmp_path / "train.csv")
+    done = fitstream("train", "train.csv", "--image-size", "8", "--epochs", "1", "--validation-split", "0.8")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("mode", ["int", "categorical"])
+def test_labels_that_would_make_an_unbounded_model_are_refused_with_advice(
+    mode: str, tmp_path: Path, make_pictures: MakePictures, fitstream: Fitstream
+) -> None:
+    make_pictures(tmp_path / "photos", count=4)
+    table_of([0, 3_000_000, 6_000_000], tmp_path / "train.csv")
+    done = fitstream("train", "train.csv", "--image-size", "8", "--label-mode", mode, "--validation-split", "0")
+    assert done.code == 1
+    assert "6,000,001 outputs for 3 samples" in done.err
+    assert "--label-mode raw" in done.err
+
+
+def test_a_model_that_is_not_known_is_said_before_the_plan(
+    tmp_path: Path, make_pictures: MakePictures, fitstream: Fitstream
+) -> None:
+    make_pictures(tmp_path / "photos", count=4)
+    done = fitstream("train", "photos", "--image-size", "8", "--model", "mobilenett")
+    assert done.code == 1
+    assert "Did you mean mobilenet" in done.err
+    assert "samples a pass" not in done.out
+
+
 def test_the_same_seed_gives_the_same_history(
     tmp_path: Path, make_pictures: MakePictures, fitstream: Fitstream
 ) -> None:

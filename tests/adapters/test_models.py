@@ -98,6 +98,12 @@ def compiled(input_shape, outputs):
     model.compile("sgd", "mean_absolute_error")
     return model
 
+def unbuilt(input_shape, outputs):
+    return keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(outputs)])
+
+def narrow(input_shape, outputs):
+    return keras.Sequential([keras.layers.Conv2D(4, 7), keras.layers.Flatten(), keras.layers.Dense(outputs)])
+
 def text(input_shape, outputs):
     return "no model"
 """
@@ -120,11 +126,20 @@ def test_a_model_that_the_user_compiled_stays_as_it_is(own: Path) -> None:
     assert build_model(f"{own}:compiled", (6, 4, 3), THREE).loss == "mean_absolute_error"
 
 
+def test_a_model_that_the_user_left_unbuilt_is_built(own: Path) -> None:
+    assert build_model(f"{own}:unbuilt", (6, 4, 3), THREE).count_params() == (6 * 4 * 3 + 1) * 3
+
+
+def test_a_model_that_cannot_be_built_is_said_with_the_size_of_the_pictures(own: Path) -> None:
+    with pytest.raises(PlanError, match=r"narrow\(\) gave can't be built for pictures of 6x4 with 3 channels: "):
+        build_model(f"{own}:narrow", (6, 4, 3), THREE)
+
+
 @pytest.mark.parametrize(
     ("ending", "said"),
     [
         (":text", r"text\(\) gave a str, not a keras.Model"),
-        (":mak", "has no function mak. It has make, compiled, text"),
+        (":mak", "has no function mak. It has make, compiled, unbuilt, narrow, text"),
         (":", "must be a name, or file.py:function"),
         ("x:make", "must be a name, or file.py:function"),
     ],
