@@ -159,8 +159,8 @@ def _build(model: keras.Model, input_shape: Shape, what: str) -> None:
     except Exception as error:
         height, width, channels = input_shape
         raise PlanError(
-            f"{what} can't be built for pictures of {height}x{width} with {channels} channels: {str(error).rstrip(".")}. "
-            "Build it in that function."
+            f"{what} can't be built for pictures of {height}x{width} with {channels} channels. "
+            f"Build it in that function. Keras says: {error}"
         ) from error
 
 
