@@ -8,7 +8,6 @@ A failure becomes a `SampleError` here, the only place that knows the sample, th
 from __future__ import annotations
 
 import os
-import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -298,9 +297,8 @@ def _decoder(stage: Decode, arena: Arena) -> Any:
 
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_LIBRARIES = tuple(
-    os.path.abspath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
+# The folders of modules that every interpreter has, and of the packages that are installed beside ours.
+_LIBRARIES = tuple(os.path.dirname(os.path.abspath(file)) + os.sep for file in (os.__file__, np.__file__ + "/.."))
 
 
 def _user_line(error: BaseException) -> str | None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
 
 __all__ = ["available_cores", "available_memory_bytes"]
 
-_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUPS = "/sys/fs/cgroup"
 
 
 def available_cores() -> int:
     """Cores that this process may use: its affinity, cut by the cgroup's quota. At least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for group in _own_groups("cpu"):
-        quota, period = _number(group / "cpu.cfs_quota_us"), _number(group / "cpu.cfs_period_us")
-        words = _text(group / "cpu.max").split()
+        quota, period = _number(f"{group}/cpu.cfs_quota_us"), _number(f"{group}/cpu.cfs_period_us")
+        words = _text(f"{group}/cpu.max").split()
         if len(words) == 2 and words[0].isdigit():
             quota, period = int(words[0]), int(words[1])
         if quota and period:
@@ -34,34 +33,35 @@ def available_memory_bytes() -> int:
             ("memory.max", "memory.current"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes"),
         ):
-            limit, used = _number(group / limit_name), _number(group / used_name)
+            limit, used = _number(f"{group}/{limit_name}"), _number(f"{group}/{used_name}")
             if limit is not None and used is not None:
                 free = min(free, max(0, limit - used))
     return free
 
 
-def _own_groups(controller: str) -> Iterator[Path]:
+def _own_groups(controller: str) -> Iterator[str]:
     """The folders of this process's cgroup and its parents, for one controller."""
-    for line in _text(Path("/proc/self/cgroup")).splitlines():
+    for line in _text("/proc/self/cgroup").splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers == "":
             base = _CGROUPS
         elif controller in controllers.split(","):
-            base = _CGROUPS / controllers
+            base = f"{_CGROUPS}/{controllers}"
         else:
             continue
-        path = PurePosixPath(name.lstrip("/"))
-        for folder in (path, *path.parents):
-            yield base / folder
+        parts = name.strip("/").split("/")
+        for depth in range(len(parts), -1, -1):
+            yield "/".join([base, *parts[:depth]])
 
 
-def _number(path: Path) -> int | None:
+def _number(path: str) -> int | None:
     text = _text(path).strip()
     return int(text) if text.isdigit() else None
 
 
-def _text(path: Path) -> str:
+def _text(path: str) -> str:
     try:
-        return path.read_text()
+        with open(path, encoding="ascii") as file:
+            return file.read()
     except OSError:
         return ""

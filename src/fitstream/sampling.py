@@ -16,7 +16,6 @@ at (pass, occurrence, index), so each sample's stream is its own, whichever lane
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, final
@@ -48,6 +47,8 @@ _BLOCK, _KEPT_BLOCKS = 1024, 8
 
 def _derive(words: int, *parts: object) -> tuple[int, ...]:
     """Derive `words` independent 64-bit integers from a tuple of integers and strings."""
+    import hashlib  # loads OpenSSL, which is slow, and nothing needs it before an order is computed
+
     text = "\x1f".join(str(part) for part in parts).encode()
     out: list[int] = []
     block = 0
