@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import gc
 import os
 import subprocess
@@ -647,19 +648,122 @@ def test_an_error_that_is_kept_keeps_no_memory_of_batches(workers: int, sequenti
         gc.enable()
 
 
-def test_a_consumer_that_keeps_a_window_of_batches_is_not_slowed_by_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    import collections
-
+def test_a_consumer_that_keeps_a_window_of_batches_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from fitstream.engine import pipeline
 
-    naps = []
+    naps: list[float] = []
     monkeypatch.setattr(pipeline.time, "sleep", naps.append)
-    monkeypatch.setattr(pipeline, "_GRACE_S", 0.0)
+    clock = iter(range(10**9))
+    monkeypatch.setattr(pipeline.time, "monotonic", lambda: next(clock) * pipeline._GRACE_S)
     with fs.from_arrays(np.arange(4000)).batch(10).loader(memory="1 MB", workers=2) as loader:
         window: collections.deque[Any] = collections.deque(maxlen=loader.plan.slot_count + 3)
         for batch in loader:
             window.append(batch)
-    assert len(naps) <= 1
+        assert loader.stats().spare_count > 3
+    assert len(naps) <= 2  # the grace of one wait, by a clock that makes it two looks long
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_dropped_rests_of_passes_lose_no_batch_to_a_consumer_that_keeps_all(workers: int) -> None:
+    with fs.from_generator(lambda: iter(range(10))).batch(4, "drop").loader(memory="1 MB", workers=workers) as loader:
+        stream = loader.stream(steps=60)
+        kept = [stream.take().batch for _ in range(60)]
+    assert [batch.tolist() for batch in kept] == [[0, 1, 2, 3], [4, 5, 6, 7]] * 30
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_generator_may_yield_the_same_array_again(workers: int, mapped: bool) -> None:
+    def reuses() -> Iterator[np.ndarray]:
+        buffer = np.zeros(2)
+        for i in range(40):
+            buffer[:] = i
+            yield buffer
+
+    dataset = fs.from_generator(reuses)
+    dataset = (dataset.map(lambda v: v) if mapped else dataset).batch(16)
+    with dataset.loader(memory="1 MB", workers=workers) as loader:
+        assert np.concatenate([batch[:, 0].copy() for batch in loader]).tolist() == list(range(40))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_functions_that_work_in_place_change_nothing_but_their_own(workers: int) -> None:
+    def add(value: np.ndarray) -> np.ndarray:
+        value += 1
+        return value
+
+    held = [np.zeros(2) for _ in range(10)]
+    for dataset in (fs.from_sequence(held), fs.from_generator(lambda: iter(held))):
+        mapped = dataset.map(add).batch(4)
+        mapped.plan()
+        with mapped.loader(memory="1 MB", workers=workers) as loader:
+            for _ in range(2):
+                assert all((batch == 1).all() for batch in loader)
+        assert all((value == 0).all() for value in held)
+
+
+def test_closing_in_mid_take_is_told_as_that() -> None:
+    for _ in range(200):
+        loader = fs.from_arrays(np.arange(400)).batch(2).loader(memory="1 MB", workers=1)
+        stream = loader.stream()
+        closer = threading.Thread(target=loader.close)
+        stream.take()
+        closer.start()
+        with pytest.raises(fs.LoaderClosed):
+            while True:
+                stream.take()
+        closer.join()
+
+
+def test_an_observer_that_fails_leaves_no_lane() -> None:
+    class Fails:
+        def on_event(self, event: Any) -> None:
+            raise RuntimeError("observer")
+
+    loader = fs.from_arrays(np.arange(10)).batch(2).loader(memory="1 MB", workers=2, observers=[Fails()])
+    with pytest.raises(RuntimeError, match="observer"):
+        iter(loader)
+    assert lanes_alive() == []
+
+
+def test_an_epoch_that_was_wished_for_is_not_lost_to_the_loop_in_progress() -> None:
+    with fs.from_arrays(np.arange(30)).shuffle(0).batch(10).loader(memory="1 MB") as loader:
+        for _ in loader:
+            loader.set_epoch(7)
+        next(iter(loader))
+        assert loader.epoch == 7
+
+
+def test_a_pass_of_known_length_that_drops_its_rest_ends_with_its_last_batch() -> None:
+    pulled = []
+
+    def counted() -> Iterator[int]:
+        for i in range(10):
+            pulled.append(i)
+            yield i
+
+    with fs.from_generator(counted, length=10).batch(4, "drop").loader(memory="1 MB", workers=0) as loader:
+        stream = loader.stream(steps=4)
+        assert [stream.take().last_of_pass for _ in range(4)] == [False, True, False, True]
+        assert stream.position == (2, 0)
+    assert pulled == [*range(8)] * 2
+
+
+def test_batches_of_a_sequence_may_be_shuffled_though_the_last_is_smaller() -> None:
+    batches = [np.zeros((4, 2)), np.zeros((4, 2)), np.zeros((1, 2))]
+    for seed in range(10):
+        with fs.from_batches(batches).shuffle(seed).loader(memory="1 MB") as loader:
+            assert sorted(len(batch) for batch in loader) == [1, 4, 4]
+
+
+def test_an_error_before_the_first_sample_names_it() -> None:
+    def breaks() -> Iterator[int]:
+        raise OSError("disk")
+        yield 1
+
+    with pytest.raises(fs.SampleError, match="disk") as caught:
+        fs.from_generator(breaks).batch(2).plan()
+    assert (caught.value.index, caught.value.stage) == (0, "read")
 
 
 def test_raw_samples_of_a_generator_are_counted_and_bounded() -> None:

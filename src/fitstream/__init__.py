@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fitstream.constructors import from_arrays, from_batches, from_folder, from_generator, from_sequence, from_table
 from fitstream.dataset import Dataset
-from fitstream.errors import FitstreamError, LoaderClosed, PlanError, SampleError, SourceError, Stalled
+from fitstream.errors import FitstreamError, LoaderClosed, PlanError, SampleError, SourceError
 from fitstream.loader import Loader
 from fitstream.plan import Plan
 
@@ -25,7 +25,6 @@ __all__ = [
     "PlanError",
     "SampleError",
     "SourceError",
-    "Stalled",
     "evaluate",
     "fit",
     "from_arrays",

@@ -84,7 +84,8 @@ class BatchOrder:
     @property
     def constant(self) -> bool:
         """Whether all batches have the same number of rows."""
-        return self._last != "keep" or self._order.count % self._size == 0 or self.steps == 1
+        whole = self._order.count % self._size == 0 or (self.steps == 1 and self._shard is None)
+        return self._last != "keep" or whole
 
     def rows(self, pass_index: int, step: int) -> Rows:
         """The rows of one batch of this rank."""

@@ -44,6 +44,7 @@ class Needs:
         index_bytes: Paths, offsets and labels.
         steps: Batches of a pass, or None where unknown.
         whole: Batches come finished, so that the batch size isn't ours to change.
+        ranks: Ranks that share a batch.
     """
 
     layout: Layout
@@ -57,6 +58,7 @@ class Needs:
     index_bytes: int
     steps: int | None
     whole: bool
+    ranks: int = 1
 
     def queue_bytes(self, lane_count: int) -> int:
         """Raw samples that may wait: the chunk being read, and if others work on them one a lane and one more."""
@@ -118,7 +120,7 @@ class Needs:
         while fits and 2 * Layout(self.layout.specs, fits).slot_bytes + fixed > self.budget_bytes:
             fits -= 1
         if fits >= 1 and not self.whole:
-            advice.append(f"a batch size <= {fits}")
+            advice.append(f"a batch size <= {fits * self.ranks}")
         if lane_count > 1 and self._least_bytes(1) <= self.budget_bytes:
             lanes = max(n for n in range(1, lane_count) if self._least_bytes(n) <= self.budget_bytes)
             advice.append(f"workers <= {lanes}")

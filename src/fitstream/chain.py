@@ -21,7 +21,7 @@ from fitstream.operations import Decode, Map
 from fitstream.sampling import Indices, sample_rng
 from fitstream.scratch import Arena
 from fitstream.sources.base import Source
-from fitstream.spec import ArraySpec, Structure, array_spec
+from fitstream.spec import ArraySpec, Structure, array_spec, copied
 from fitstream.transforms.images import ImageOptions
 
 __all__ = ["Chain", "Filler", "Recipe", "RowError", "whole_rows"]
@@ -75,6 +75,9 @@ class Chain:
 
     def __init__(self, recipe: Recipe, arena: Arena, watch: Callable[[Any], None] | None = None) -> None:
         self._watch = watch
+        self._borrows = recipe.source is not None and recipe.source.borrows
+        maps = (number for number, (_, stage) in enumerate(recipe.stages, 1) if isinstance(stage, Map))
+        self._first_map = next(maps, 0)
         self.recipe = recipe
         self.arena = arena
         self.reader = recipe.source.open() if recipe.source is not None else None
@@ -114,6 +117,8 @@ class Chain:
                     else:
                         sample = decoder.decode(sample, into)
                 elif isinstance(stage, Map):
+                    if self._borrows and number == self._first_map:
+                        sample = copied(sample)
                     if self._watch is not None:
                         self._watch(sample)
                     options: dict[str, Any] = {}
@@ -182,6 +187,7 @@ class Filler:
                 target = leaves[0][row] if decodes_last else None
                 sample = chain.sample(index, pass_index, raw, target)
                 self._place(sample, index, row, leaves, target)
+                sample = raw = None  # or they would be held while the next one is made
             except SampleError as error:
                 # Who keeps the error keeps this frame, which must not keep the batch's memory.
                 leaves, target = (), None
@@ -204,7 +210,7 @@ class Filler:
                 if value is target and target is not None:
                     continue
                 leaves[number][row] = self._checked(value, number)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  an array's own reading may raise anything
             raise self.chain.failure(_Misfit(str(error)), index, "batch") from None
 
     def _checked(self, value: Any, number: int) -> Any:
@@ -238,7 +244,7 @@ class Filler:
             batch = self.chain.sample(index, pass_index, given)
             try:
                 return self._place_whole(batch, leaves)
-            except (TypeError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001  an array's own reading may raise anything
                 raise self.chain.failure(_Misfit(str(error)), index, "batch") from None
         except SampleError as error:
             raise RowError(0, error) from error.__cause__

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fitstream.dataset import Dataset
-from fitstream.errors import PlanError
+from fitstream.errors import PlanError, SourceError
 from fitstream.operations import Decode
 from fitstream.sources.arrays import ArraySource, SequenceSource
 from fitstream.sources.folder import list_folder
@@ -146,6 +146,7 @@ def from_generator(fn: Callable[[], Iterable[Any]], length: int | None = None) -
     Raises:
         SourceError: If it isn't a function.
     """
+    _check_length(length)
     if hasattr(fn, "__next__"):
         raise PlanError("from_generator() needs the function, not a generator that runs already: pass fn, not fn().")
     return Dataset(GeneratorSource(fn, length))
@@ -164,6 +165,7 @@ def from_batches(source: Any, length: int | None = None, batch_size: int | None 
     """
     if batch_size is not None and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
         raise PlanError(f"batch_size={batch_size!r} must be a whole number from 1 on, or None.")
+    _check_length(length)
     size = int(batch_size or 0)
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         if length is not None:
@@ -171,6 +173,11 @@ def from_batches(source: Any, length: int | None = None, batch_size: int | None 
         return Dataset(SequenceSource(source, "batches"), (), size)
     made: Callable[[], Iterable[Any]] | Iterator[Any] = source
     return Dataset(GeneratorSource(made, length, "batches"), (), size)
+
+
+def _check_length(length: Any) -> None:
+    if length is not None and (isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < 1):
+        raise SourceError(f"length={length!r} must be a whole number from 1 on, or None where it isn't known.")
 
 
 def _options(

@@ -4,7 +4,6 @@
     ├── PlanError (ValueError)       the description or the budget cannot work; nothing was started
     ├── SourceError                  a folder, table or array that cannot be read; file, line, column
     ├── SampleError                  one sample failed; its index, path, stage and the user's own line
-    ├── Stalled (TimeoutError)       one side waited too long; says which side, how long, what to raise
     └── LoaderClosed                 an iterator or loader was used after it ended
 
 A message says what failed, with which numbers, why, and what to do. Python's own TypeError is kept for calls that
@@ -13,7 +12,7 @@ don't match a signature. Messages never hold credentials.
 
 from __future__ import annotations
 
-__all__ = ["FitstreamError", "LoaderClosed", "PlanError", "SampleError", "SourceError", "Stalled"]
+__all__ = ["FitstreamError", "LoaderClosed", "PlanError", "SampleError", "SourceError"]
 
 
 class FitstreamError(Exception):
@@ -83,10 +82,6 @@ class SampleError(FitstreamError):
         self.path = path
         self.stage = stage
         self.user_line = user_line
-
-
-class Stalled(FitstreamError, TimeoutError):
-    """One side of the pipeline waited longer than its deadline for the other."""
 
 
 class LoaderClosed(FitstreamError):

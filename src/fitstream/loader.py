@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
+import numpy as np
+
 from fitstream.engine.board import Run
 from fitstream.engine.pipeline import Pipeline
 from fitstream.errors import LoaderClosed, PlanError
@@ -209,6 +211,8 @@ class Loader:
         self._pipeline: Pipeline | None = None
         self._finalizer: weakref.finalize[[], Loader] | None = None
         self._next = (0, 0)
+        #: What `set_epoch` asked for, until a stream begins there.
+        self._wish: int | None = None
         self._peak_bytes = self._fallback_count = self._spare_count = 0
         self._closed = False
 
@@ -219,9 +223,10 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next `iter(loader)` start this epoch, counted from 0."""
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+        if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
             raise PlanError(f"epoch={epoch!r} must be a number from 0 on.")
-        self._next = (epoch, 0)
+        self._next = (int(epoch), 0)
+        self._wish = int(epoch)
 
     def __len__(self) -> int:
         """Batches of an epoch.
@@ -236,7 +241,8 @@ class Loader:
     def __iter__(self) -> Iterator[Any]:
         pass_index, step = self._next
         # A pass that was left in mid-way is over: the next epoch starts.
-        stream = self.stream(first_pass=pass_index + (step > 0), single_pass=True)
+        first = pass_index + (step > 0) if self._wish is None else self._wish
+        stream = self.stream(first_pass=first, single_pass=True)
         return _Epoch(self, stream)
 
     def stream(
@@ -256,7 +262,8 @@ class Loader:
             single_pass: End with the pass.
         """
         if first_pass is None:
-            first_pass, first_step = self._next
+            first_pass, first_step = self._next if self._wish is None else (self._wish, 0)
+        self._wish = None
         if single_pass and self.plan.steps is not None:
             steps = self.plan.steps - first_step
         with self._lock:

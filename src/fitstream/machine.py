@@ -35,8 +35,17 @@ def available_memory_bytes() -> int:
         ):
             limit, used = _number(f"{group}/{limit_name}"), _number(f"{group}/{used_name}")
             if limit is not None and used is not None:
-                free = min(free, max(0, limit - used))
+                free = min(free, max(0, limit - used + _reclaimable(group)))
     return free
+
+
+def _reclaimable(group: str) -> int:
+    """Bytes of the page cache that the system would rather drop than refuse memory."""
+    for line in _text(f"{group}/memory.stat").splitlines():
+        name, _, count = line.partition(" ")
+        if name in ("inactive_file", "total_inactive_file") and count.isdigit():
+            return int(count)
+    return 0
 
 
 def _own_groups(controller: str) -> Iterator[str]:

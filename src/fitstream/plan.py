@@ -25,7 +25,7 @@ from fitstream.budget import Needs
 from fitstream.chain import Recipe
 from fitstream.errors import PlanError
 from fitstream.machine import available_cores, available_memory_bytes
-from fitstream.operations import Batch, Last, Operation
+from fitstream.operations import Batch, Decode, Last, Map, Operation
 from fitstream.probe import Probe, probe, recipe_of, sample_order
 from fitstream.sampling import Shard
 from fitstream.sources.base import Sequential, Source
@@ -203,6 +203,12 @@ def make_plan(
     if isinstance(source, Source):
         shard = None if whole else _shard_of_batches(operations)
         order = BatchOrder(sample_order(source, operations), batch.size, batch.last, shard)
+    if (
+        isinstance(source, Sequential)
+        and not any(isinstance(one, (Decode, Map)) for one in operations)
+        and lane_count > 1
+    ):
+        lane_count, reason = 1, "a generator runs in one, and nothing is mapped over it"
     first = probe(source, operations, whole=whole, limit_bytes=max(budget, 2**30))
     recipe = recipe_of(source, operations)
     if whole_batch_size is not None:
@@ -225,6 +231,7 @@ def make_plan(
         index_bytes=source.index_bytes if isinstance(source, Source) else 0,
         steps=steps,
         whole=whole,
+        ranks=1 if whole or (shard := _shard_of_batches(operations)) is None else shard.count,
     )
     fitted = needs.fit(lane_count, fixed=workers != "auto")
     if fitted.lane_count < lane_count:
@@ -267,6 +274,10 @@ def _layout(first: Probe, rows: int, mask: bool) -> tuple[Layout, Structure]:
         return Layout(first.specs, rows), first.structure
     sample = first.structure.build([0] * first.structure.leaf_count)
     if isinstance(sample, dict):
+        if "mask" in sample:
+            raise PlanError(
+                "batch(mask=True) adds a part named 'mask', but samples have one already. Rename it in a map."
+            )
         tree: Any = {**sample, "mask": 0}
     else:
         tree = (*(sample if isinstance(sample, tuple) else (sample,)), 0)

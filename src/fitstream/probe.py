@@ -12,12 +12,12 @@ from typing import Any, final
 import numpy as np
 
 from fitstream.chain import Chain, Recipe, whole_rows
-from fitstream.errors import PlanError
+from fitstream.errors import FitstreamError, PlanError
 from fitstream.operations import Batch, Decode, Map, Operation
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
 from fitstream.sources.base import Sequential, Source
-from fitstream.spec import ArraySpec, Structure, array_spec
+from fitstream.spec import ArraySpec, Structure, array_spec, copied
 
 __all__ = ["Probe", "probe", "recipe_of", "sample_order"]
 
@@ -79,9 +79,17 @@ def probe(source: Source | Sequential, operations: Sequence[Operation], *, whole
         order = sample_order(source, operations)
         if order.count == 0:
             raise PlanError(f"the dataset has no samples left of {source!r} after take, split and shard.")
+        if whole:
+            # The first as they are, since a shuffle may put a last, smaller one first.
+            order = sample_order(source, [one for one in operations if not isinstance(one, Shuffle)])
         index = int(order.indices(0, [0])[0])
     else:
-        raw = source.first()
+        try:
+            raw = copied(source.first())
+        except FitstreamError:
+            raise
+        except Exception as error:
+            raise chain.failure(error, 0, "read") from error
     try:
         sample = chain.sample(index, 0, raw)
         structure = Structure(sample)

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, cast, final
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "Structure",
     "aligned",
     "array_spec",
+    "copied",
     "format_bytes",
     "parse_bytes",
 ]
@@ -65,7 +67,7 @@ def parse_bytes(value: int | str, name: str = "memory") -> int:
         unit = _UNITS.get(match[2].lower()) if match else None
         if match is None or unit is None:
             raise PlanError(f'{name}={value!r} is not a size. Use bytes, or text such as "512 MB" or "1.5 GiB".')
-        count = int(float(match[1]) * unit)
+        count = int(Decimal(match[1]) * unit)
     elif isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise PlanError(f'{name}={value!r} is not a size. Use bytes as an int, or text such as "512 MB".')
     else:
@@ -124,6 +126,8 @@ def array_spec(leaf: Any) -> ArraySpec:
         array = np.asarray(leaf)
     except ValueError as error:
         raise TypeError(f"is ragged: {error}") from None
+    except Exception as error:  # noqa: BLE001  an array's own reading may raise anything
+        raise TypeError(f"is a {type(leaf).__name__} that NumPy can't read: {error}") from None
     if array.dtype.kind not in "biufc":
         what = "None" if leaf is None else f"a {type(leaf).__name__} of dtype {array.dtype}"
         raise TypeError(f"is {what}; samples must be numbers of a fixed size")
@@ -229,6 +233,15 @@ class Structure:
         if isinstance(tree, tuple):
             return tuple(self._build(child, take) for child in tree)
         return {key: self._build(child, take) for key, child in tree.items()}
+
+
+def copied(sample: Any) -> Any:
+    """The same tree with copies of its arrays."""
+    if isinstance(sample, tuple):
+        return tuple(copied(child) for child in sample)
+    if isinstance(sample, dict):
+        return {key: copied(child) for key, child in sample.items()}
+    return np.array(sample) if isinstance(sample, np.ndarray) else sample
 
 
 def _brief(node: Any) -> str:

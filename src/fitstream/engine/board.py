@@ -12,10 +12,11 @@ batches. The lock guards the run's counters and each slot's `pending`; no code o
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, final
 
 from fitstream.engine.ring import Slot, make_ring, make_spare
@@ -90,7 +91,8 @@ class Board:
         self.slots = make_ring(plan.layout, plan.slot_count)
         for slot in self.slots:
             self.open_queue.put(slot)
-        self._lock = threading.Lock()
+        # Reentrant: a collection inside it may end another loader, and through a cycle this one.
+        self._lock = threading.RLock()
         self._parked: list[Slot] = []
         self._done: dict[int, Slot] = {}
 
@@ -149,6 +151,12 @@ class Board:
         else:
             self.free(slot)
 
+    def give_back(self, run: Run, number: int) -> None:
+        """Let the next slot have a number whose batch was not made. Called by the only lane that takes slots."""
+        with self._lock:
+            if self.run is run:
+                self.next_number = number
+
     def end_run(self, run: Run, total: int) -> None:
         """Tell the consumer how many batches a run turned out to have."""
         run.total = total
@@ -158,6 +166,8 @@ class Board:
         """Put a slot back to be filled again. Called where a lease ends, too: no lock, no event."""
         if not slot.spare:
             self.open_queue.put(slot)
+        else:
+            self.ready_queue.put(None)  # its batch may need another
 
     # What the consumer calls.
 
@@ -229,8 +239,9 @@ class Board:
     def let_go(self) -> None:
         """Drop the ring's memory, once no lane works any more. What is leased lives on in its lease alone."""
         for queue in (self.open_queue, self.work_queue, self.ready_queue):
-            while not queue.empty():
-                queue.get_nowait()
+            with contextlib.suppress(Empty):
+                while True:
+                    queue.get_nowait()
         for slot in self.slots:
             slot.let_go()
         self.slots = []

@@ -58,13 +58,17 @@ class Pipeline:
         self._here: Worker | None = None
         #: Streams may be used from several threads, but the worker of the calling thread is one.
         self._here_lock = threading.Lock()
-        self._idle = False
+        self._idle_turns = 0
         self._decodes = plan.recipe.image_options is not None
         if self._decodes:
             codec_threads.hold()
         self._start_lanes()
         ring_bytes = plan.slot_count * plan.layout.slot_bytes
-        emit(LanesStarted(plan.lane_count, plan.slot_count, ring_bytes, plan.lane_reason))
+        try:
+            emit(LanesStarted(plan.lane_count, plan.slot_count, ring_bytes, plan.lane_reason))
+        except BaseException:
+            self.close()
+            raise
 
     def _start_lanes(self) -> None:
         plan, board = self.plan, self.board
@@ -106,7 +110,6 @@ class Pipeline:
             FitstreamError: The failure of a sample of the batch, or `LoaderClosed` if the run was abandoned.
         """
         board = self.board
-        self._make_room(run, number)
         while (slot := board.claim(run, number)) is None:
             if board.closed:
                 raise LoaderClosed("the loader was closed while a batch was awaited.")
@@ -117,6 +120,7 @@ class Pipeline:
                 raise self._crash_error()
             if run.total is not None and number >= run.total:
                 return None
+            self._make_room(run, number)
             self._advance()
         if slot.failure is not None:
             raise slot.failure[1]
@@ -145,12 +149,14 @@ class Pipeline:
         try:
             board.file(board.ready_queue.get_nowait())
         except Empty:
-            if not work_here((board.work_queue, board.open_queue), worker):
-                # Another thread's stream may have done the last of it just before; but not twice in a row.
-                assert not self._idle, "no work is left, but a batch is missing"
-                self._idle = True
+            if work_here((board.work_queue, board.open_queue), worker):
+                self._idle_turns = 0
                 return
-        self._idle = False
+            # Another thread's stream has the slot in hand, and lets it go or leases it in a moment.
+            self._idle_turns += 1
+            if self._idle_turns > 10_000:
+                raise RuntimeError("a bug in fitstream: no work is left, but a batch is missing") from None
+            time.sleep(0.001)
 
     def _make_room(self, run: Run, number: int) -> None:
         """Have a batch made beyond the ring if the consumer holds every slot."""
@@ -202,14 +208,18 @@ class Pipeline:
         if self._here is not None:
             self._here.close()
         deadline = time.monotonic() + join_s
-        for lane, _ in self._lanes:
-            if lane.thread is not threading.current_thread():
-                lane.thread.join(max(0.0, deadline - time.monotonic()))
-        if self._decodes:
-            codec_threads.release()
-        self.board.let_go()
-        self._emit(LanesStopped())
+        try:
+            for lane, _ in self._lanes:
+                if lane.thread is not threading.current_thread():
+                    lane.thread.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            # Also when Ctrl-C comes a second time.
+            if self._decodes:
+                codec_threads.release()
         stuck = [lane.thread.name for lane, _ in self._lanes if lane.thread.is_alive()]
+        if not stuck:
+            self.board.let_go()
+        self._emit(LanesStopped())
         if stuck and threading.current_thread().name not in stuck:
             warnings.warn(
                 f"{', '.join(stuck)} did not end within {join_s:.0f} s of close(): a function given to map(), or the "

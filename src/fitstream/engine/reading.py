@@ -17,6 +17,7 @@ from fitstream.engine.filling import fill_chunk
 from fitstream.engine.ring import Slot
 from fitstream.errors import FitstreamError, SourceError
 from fitstream.sources.base import Sequential
+from fitstream.spec import copied
 
 __all__ = ["Reading"]
 
@@ -40,6 +41,8 @@ class Reading:
         self._plan = board.plan
         self._filler = filler
         self._hands_on = hands_on
+        # Functions may change what they are given, and lanes look at it only later.
+        self._copies = bool(self._plan.recipe.stages)
         self._owner = owner
         self._size = 1 if self._plan.whole_batches else self._plan.batch_size
         self._run: Run | None = None
@@ -88,6 +91,9 @@ class Reading:
             slot.run = None
             return
         size = self._size
+        if not ended and self._plan.last == "drop" and self._source.length is not None:
+            # The rest of the pass would be dropped: the pass is over.
+            ended = self._source.length - self._index < size
         if ended and rows < size and self._plan.last == "drop":
             self._drop(slot, run, number)
             return
@@ -96,7 +102,8 @@ class Reading:
             self._board.set_rows(slot, rows, size if self._plan.last == "pad" else rows)
         self._step += 1
         if ended:
-            self._check_end()
+            if self._plan.last != "drop":
+                self._check_end()
             if run.single_pass:
                 self._finish(None, run, number + 1)
             self._start(self._pass + 1)
@@ -112,8 +119,7 @@ class Reading:
         if run.single_pass:
             self._finish(None, run, number)
         else:
-            # The number that this slot had is given to the next one.
-            self._board.next_number = number
+            self._board.give_back(run, number)
         self._start(self._pass + 1)
 
     def _finish(self, slot: Slot | None, run: Run, total: int) -> None:
@@ -133,7 +139,8 @@ class Reading:
         while rows < self._size and not ended:
             if not self._wait_for_room(run):
                 return rows, False
-            want = min(self._size - rows, self._plan.chunk_rows)
+            # A generator may yield the same array again, filled anew: a sample is placed before the next is read.
+            want = min(self._size - rows, self._plan.chunk_rows) if self._hands_on else 1
             first = self._index
             try:
                 given, ended = self._pull(want)
@@ -157,6 +164,7 @@ class Reading:
                         raise error
                     finally:
                         del failed, error
+            del given, chunk  # or they would be held while the next ones are read
         return rows, ended
 
     def _wait_for_room(self, run: Run) -> bool:
@@ -178,7 +186,8 @@ class Reading:
                 self._iterator = self._source.start(self._owner)
                 self._skip(self._step * self._size)
             while len(given) < want and (length is None or self._index < length):
-                given.append(next(self._iterator))
+                sample = next(self._iterator)
+                given.append(copied(sample) if self._copies else sample)
                 self._index += 1
         except StopIteration:
             return given, True

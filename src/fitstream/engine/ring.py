@@ -25,6 +25,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from fitstream.errors import LoaderClosed
 from fitstream.spec import Layout
 
 __all__ = ["Slot", "make_ring", "make_spare"]
@@ -78,7 +79,10 @@ class Slot:
         Returns:
             The batch's leaves, views of one root.
         """
-        root = np.frombuffer(self.buffer, np.uint8, self.layout.slot_bytes)
+        buffer = self.buffer
+        if buffer is None:
+            raise LoaderClosed("the loader was closed while a batch was awaited.")
+        root = np.frombuffer(buffer, np.uint8, self.layout.slot_bytes)
         self.lease = weakref.ref(root, lambda _: on_end(self))
         return self.layout.leaves(root, self.rows)
 

@@ -63,6 +63,15 @@ class ArraySource(Source):
 
 def _rows(leaf: Any, name: str) -> npt.NDArray[Any]:
     where = f"the array at {name}" if name else "the array"
+    if hasattr(leaf, "chunks") and not isinstance(leaf, np.ndarray):
+        raise SourceError(
+            f"{where} is a {type(leaf).__module__}.{type(leaf).__name__}, which is read from disk in chunks. "
+            "Load it with [...] if memory holds it, or read it row by row with from_sequence."
+        )
+    if isinstance(leaf, list) and any(isinstance(child, np.ndarray) and child.ndim for child in leaf):
+        raise SourceError(f"{where} is a list of arrays. Use a tuple for several parts, np.stack for one array.")
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise SourceError(f"{where} is masked. Fill it with .filled(value), or pass data and mask as two parts.")
     try:
         array = leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)
     except ValueError as error:
@@ -111,6 +120,8 @@ class SequenceSource(Source):
     Raises:
         SourceError: If it is empty.
     """
+
+    borrows = True
 
     def __init__(self, obj: Any, what: str = "samples") -> None:
         self.obj = obj

@@ -53,6 +53,8 @@ class Source(ABC):
 
     #: Class names in label order, or None where the labels aren't classes.
     class_names: list[str] | None = None
+    #: Whether what is read belongs to someone else, so that functions must be given copies.
+    borrows = False
 
     @abstractmethod
     def __len__(self) -> int: ...

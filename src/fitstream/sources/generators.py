@@ -40,8 +40,6 @@ class GeneratorSource(Sequential):
         self._owner: weakref.ref[Any] | None = None
         self._one_shot: Iterator[Any] | None = None
         self._make: Callable[[], Iterable[Any]] | None = None
-        if length is not None and length <= 0:
-            raise SourceError(f"length={length} must be positive, or None where it isn't known.")
         if hasattr(make, "__next__"):
             self._one_shot = cast("Iterator[Any]", make)
         elif callable(make):
