@@ -12,9 +12,7 @@ from fitstream.dataset import Dataset
 from fitstream.errors import PlanError, SourceError
 from fitstream.operations import Decode
 from fitstream.sources.arrays import ArraySource, SequenceSource
-from fitstream.sources.folder import list_folder
 from fitstream.sources.generators import GeneratorSource
-from fitstream.sources.table import read_table
 from fitstream.transforms.images import ImageOptions, Interpolation, Resize
 
 __all__ = ["from_arrays", "from_batches", "from_folder", "from_generator", "from_sequence", "from_table"]
@@ -58,6 +56,8 @@ def from_folder(
     Raises:
         SourceError: If the folder is missing or has no pictures, or a class has no folder.
     """
+    from fitstream.sources.folder import list_folder  # late: a quarter of the time that importing fitstream would take
+
     options = _options(image_size, channels, resize, interpolation, dtype, max_pixels)
     source = list_folder(root, label_mode=label_mode, classes=classes, recursive=recursive, extensions=extensions)
     return Dataset(source, (Decode(options),))
@@ -100,6 +100,8 @@ def from_table(
     Raises:
         SourceError: With file, line and column, if the table can't be used.
     """
+    from fitstream.sources.table import read_table  # late, as above
+
     options = _options(image_size, channels, resize, interpolation, dtype, max_pixels)
     source = read_table(
         table,

@@ -25,7 +25,7 @@ from fitstream.budget import Needs
 from fitstream.chain import Recipe
 from fitstream.errors import PlanError
 from fitstream.machine import available_cores, available_memory_bytes
-from fitstream.operations import Batch, Decode, Last, Map, Operation
+from fitstream.operations import Batch, Last, Operation
 from fitstream.probe import Probe, probe, recipe_of, sample_order
 from fitstream.sampling import Shard
 from fitstream.sources.base import Sequential, Source
@@ -197,20 +197,16 @@ def make_plan(
     """
     whole = whole_batch_size is not None
     budget = min(_AUTO_LIMIT_BYTES, available_memory_bytes() // 4) if memory == "auto" else parse_bytes(memory)
-    lane_count, reason = _lanes(workers)
     batch = Batch(1, "keep", False) if whole else _batch(operations)
+    shard = None if whole else _shard_of_batches(operations)
     order = None
     if isinstance(source, Source):
-        shard = None if whole else _shard_of_batches(operations)
         order = BatchOrder(sample_order(source, operations), batch.size, batch.last, shard)
-    if (
-        isinstance(source, Sequential)
-        and not any(isinstance(one, (Decode, Map)) for one in operations)
-        and lane_count > 1
-    ):
+    recipe = recipe_of(source, operations)
+    lane_count, reason = _lanes(workers)
+    if order is None and lane_count > 1 and not recipe.stages:
         lane_count, reason = 1, "a generator runs in one, and nothing is mapped over it"
     first = probe(source, operations, whole=whole, limit_bytes=max(budget, 2**30))
-    recipe = recipe_of(source, operations)
     if whole_batch_size is not None:
         rows = max(whole_batch_size, first.rows)
     else:
@@ -218,21 +214,15 @@ def make_plan(
     layout, batch_structure = _layout(first, rows, batch.mask)
     steps = order.steps if order is not None else _steps(source, batch, whole)
     chunk_rows = 1 if whole else _chunk_rows(rows, lane_count, recipe, first)
-    told = budget if memory == "auto" else memory
+    # fmt: off
     needs = Needs(
-        layout=layout,
-        budget_bytes=budget,
-        memory=told,
-        scratch_bytes=first.scratch_bytes,
-        large_wanted_bytes=_large_wanted_bytes(recipe),
-        hand_bytes=first.hand_bytes,
-        waiting_bytes=chunk_rows * first.raw_bytes,
-        hands_on=bool(recipe.stages),
-        index_bytes=source.index_bytes if isinstance(source, Source) else 0,
-        steps=steps,
-        whole=whole,
-        ranks=1 if whole or (shard := _shard_of_batches(operations)) is None else shard.count,
+        layout=layout, budget_bytes=budget, memory=budget if memory == "auto" else memory,
+        scratch_bytes=first.scratch_bytes, large_wanted_bytes=_large_wanted_bytes(recipe),
+        hand_bytes=first.hand_bytes, waiting_bytes=chunk_rows * first.raw_bytes, hands_on=bool(recipe.stages),
+        index_bytes=source.index_bytes if isinstance(source, Source) else 0, steps=steps, whole=whole,
+        ranks=1 if shard is None else shard.count,
     )
+    # fmt: on
     fitted = needs.fit(lane_count, fixed=workers != "auto")
     if fitted.lane_count < lane_count:
         reason += f", cut to {fitted.lane_count} by the budget"

@@ -75,7 +75,10 @@ class Table(ABC):
             SourceError: Names the column, those that there are, and the closest.
         """
         if not self.names:
-            raise SourceError("the table is empty: it names no columns and has no rows.", file=self.file)
+            raise SourceError(
+                "the table is empty: it names no columns and has no rows. Begin it with a line of column names.",
+                file=self.file,
+            )
         twice = [name for name, count in Counter(self.names).items() if count > 1 and name != ""]
         if twice:
             raise SourceError(

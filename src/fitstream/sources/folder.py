@@ -103,7 +103,8 @@ def _by_class(listing: _Listing, wanted: list[str] | None, may_lack: bool) -> tu
         there = f"Its sub-folders: {few(sorted(folders))}." if folders else "It has no sub-folders."
         raise SourceError(
             f"there is no sub-folder {missing[0]!r}, which classes= names"
-            f"{f' (as {len(missing) - 1} more)' if len(missing) > 1 else ''}. {there}",
+            f"{f' (as {len(missing) - 1} more)' if len(missing) > 1 else ''}. {there} "
+            "Correct the name, or make the folder.",
             file=file,
         )
     found = [listing.pictures(folders[name]) if name in folders else [] for name in names]

@@ -112,7 +112,7 @@ def _open_table(table: Any) -> Table:
 
 
 def _no_rows(file: str | None) -> SourceError:
-    return SourceError("the table has no rows. Each row is one sample: a path, and its label.", file=file)
+    return SourceError("the table has no rows. Add one for each sample: a path, and its label.", file=file)
 
 
 def _check_root(table: Any, root: str | os.PathLike[str] | None, allow_outside: bool) -> tuple[bytes, bytes | None]:
