@@ -21,8 +21,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Modules and packages from the ground up: each imports only itself and those before it.
 # fmt: off
 LAYERS = [
-    "errors", "spec", "scratch", "events", "sampling", "sources", "transforms", "operations", "batching", "chain",
-    "machine", "budget", "probe", "plan", "engine", "loader", "dataset", "constructors", "adapters", "reporting",
+    "errors", "spec", "machine", "memory", "scratch", "events", "sampling", "sources", "transforms", "operations",
+    "batching", "chain", "budget", "probe", "plan", "engine", "loader", "dataset", "constructors", "adapters", "reporting",
     "training", "__init__", "backend", "models", "runs", "demo", "cli", "__main__",
 ]
 # fmt: on
