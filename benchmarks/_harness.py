@@ -7,10 +7,10 @@ numbers comparable:
 - A round measures every contender once, in an order that is rotated each round, so that a machine that slows down for a
   minute slows all of them; ratios are taken within a round.
 - All processes of a contender share the same few cores (`sched_setaffinity`), so a loader can't gain by using more.
-- Throughput is taken from the middle of a long epoch: a warm-up part first, then whole batches for some seconds.
-  Start-up is a column of its own, and what a loader does between two epochs counts for nobody.
+- Throughput is taken after a warm-up part, over whole batches for some seconds. Start-up is a column of its own.
 - Peak memory comes from a run of its own over one whole short epoch, because reading `smaps_rollup` stalls the process
-  that is read. The same run checks that each sample arrives exactly once.
+  that is read. The same run checks that each sample arrives exactly once. Two figures are kept: all pages, and those
+  that no file backs, which is the one to show where the data is a mapped file.
 
 Linux only: it reads `/proc`.
 """
@@ -50,6 +50,7 @@ class Job:
         inputs: What the benchmark passes to its contenders; JSON.
         cores: The cores that the process and all its children may use.
         spawned_s: When the parent started the child, by the monotonic clock.
+        warm_up_s: How long to take batches, from the first on, before timing starts; `warm_up` samples must come too.
     """
 
     contender: str
@@ -59,6 +60,7 @@ class Job:
     inputs: Mapping[str, Any]
     cores: Sequence[int]
     spawned_s: float = 0.0
+    warm_up_s: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Measurement:
         cpu_s: CPU time of all processes during the timed part.
         first_from_start_s: From the start of the process, so with imports, to the first batch.
         first_from_creation_s: From the creation of the loader to the first batch.
+        facts: What the loader says of itself, such as the memory that it planned.
     """
 
     samples: int
@@ -78,6 +81,7 @@ class Measurement:
     cpu_s: float
     first_from_start_s: float
     first_from_creation_s: float
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,12 +112,16 @@ class Outcome:
         detail: What is missing, or the last line of the error.
         rounds: The measurement of each round, by its number; rounds after a failure are missing.
         peak_bytes: Largest proportional set size of the process tree; None if it was not sampled.
+        peak_unbacked_bytes: The same without pages of files: neither data that is mapped nor programs.
+        whole: The measurement of the memory run.
     """
 
     status: str = "ok"
     detail: str = ""
     rounds: dict[int, Measurement] = dataclasses.field(default_factory=dict)
     peak_bytes: int | None = None
+    peak_unbacked_bytes: int | None = None
+    whole: Measurement | None = None
 
 
 class Ledger(Protocol):
@@ -126,13 +134,16 @@ class Ledger(Protocol):
         """Raise if what was delivered is wrong; `complete` says that the epoch came to its end."""
 
 
-def measure(job: Job, stream: Callable[[], Iterator[Any]], ledger: Ledger) -> Measurement:
+def measure(
+    job: Job, stream: Callable[[], Iterator[Any]], ledger: Ledger, facts: Mapping[str, Any] | None = None
+) -> Measurement:
     """Measure a loader in the child.
 
     Args:
         job: What to do.
         stream: Makes the loader and yields the batches of one epoch; the loader is closed where the generator is.
         ledger: Takes each batch.
+        facts: What the loader says of itself; the stream has filled it in when it is closed.
     Raises:
         RuntimeError: If the epoch ended before the timed part began.
     """
@@ -140,7 +151,7 @@ def measure(job: Job, stream: Callable[[], Iterator[Any]], ledger: Ledger) -> Me
     batches = stream()
     samples = ledger.take(next(batches))
     first_s = time.monotonic()
-    while samples < job.warm_up:
+    while samples < job.warm_up or time.monotonic() - first_s < job.warm_up_s:
         samples += ledger.take(next(batches))
     samples, complete = 0, True
     cpu_s, start_s = cpu_seconds(), time.monotonic()
@@ -157,7 +168,7 @@ def measure(job: Job, stream: Callable[[], Iterator[Any]], ledger: Ledger) -> Me
     close = getattr(batches, "close", None)
     if close is not None:
         close()
-    return Measurement(samples, end_s - start_s, cpu_s, first_s - job.spawned_s, first_s - created_s)
+    return Measurement(samples, end_s - start_s, cpu_s, first_s - job.spawned_s, first_s - created_s, dict(facts or {}))
 
 
 def child_main(contenders: Sequence[Contender], arguments: Sequence[str]) -> None:
@@ -180,6 +191,7 @@ def run_rounds(
     whole: Job,
     timeout_s: float,
     log: Callable[[str], None],
+    before: Callable[[], None] | None = None,
 ) -> dict[tuple[str, str], Outcome]:
     """Run every contender in every one of its settings, once for memory and then in rounds.
 
@@ -192,6 +204,7 @@ def run_rounds(
         whole: The job of the memory run, over one whole epoch.
         timeout_s: After which a run counts as hanging and its processes are killed.
         log: Gets one line for each run.
+        before: Called before each run, such as to read a file into the page cache.
     Returns:
         The outcome by contender and setting. Whoever fails once is left out of later rounds.
     """
@@ -202,12 +215,14 @@ def run_rounds(
         outcome = outcomes[one.key, setting]
         if outcome.status != "ok":
             return
+        if before is not None:
+            before()
         job = dataclasses.replace(job, contender=one.key, setting=setting)
-        found, peak_bytes = _run_child(script, job, timeout_s, sample_memory=number is None, outcome=outcome)
+        found = _run_child(script, job, timeout_s, sample_memory=number is None, outcome=outcome)
         text = f"{outcome.status}: {outcome.detail}"
         if found is not None and number is None:
-            outcome.peak_bytes = peak_bytes
-            text = f"{peak_bytes / 1e6:,.0f} MB"
+            outcome.whole = found
+            text = f"{(outcome.peak_bytes or 0) / 1e6:,.0f} MB"
         elif found is not None and number is not None:
             outcome.rounds[number] = found
             text = f"{found.samples / found.seconds:,.0f} a second"
@@ -224,8 +239,8 @@ def run_rounds(
 
 def _run_child(
     script: Path, job: Job, timeout_s: float, *, sample_memory: bool, outcome: Outcome
-) -> tuple[Measurement | None, int]:
-    """Run one job and return its measurement and peak memory (0 if not asked); a failure is written into `outcome`."""
+) -> Measurement | None:
+    """Run one job and return its measurement; peak memory, if asked for, and a failure are written into `outcome`."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         result, errors = Path(folder, "result.json"), Path(folder, "errors.txt")
         job = dataclasses.replace(job, spawned_s=time.monotonic())
@@ -238,38 +253,43 @@ def _run_child(
                 start_new_session=True,
             )
             try:
-                peak_bytes = _wait(process, timeout_s, sample_memory=sample_memory)
+                peaks = _wait(process, timeout_s, sample_memory=sample_memory)
             except subprocess.TimeoutExpired:
                 outcome.status, outcome.detail = "timed out", f"no result within {timeout_s:g} s"
             finally:
                 if process.returncode != 0:
                     _kill_session(process)
         if outcome.status != "ok":
-            return None, 0
+            return None
         if process.returncode != 0 or not result.exists():
             lines = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             outcome.status = "failed"
             outcome.detail = lines[-1].strip() if lines else f"exit code {process.returncode}, no message"
-            return None, 0
+            return None
+        if sample_memory:
+            outcome.peak_bytes, outcome.peak_unbacked_bytes = peaks
         found = json.loads(result.read_text(encoding="utf-8"))
     if "missing" in found:
         outcome.status, outcome.detail = "not installed", ", ".join(found["missing"])
-        return None, 0
-    return Measurement(**found["measured"]), peak_bytes
+        return None
+    return Measurement(**found["measured"])
 
 
-def _wait(process: subprocess.Popen[bytes], timeout_s: float, *, sample_memory: bool) -> int:
+def _wait(process: subprocess.Popen[bytes], timeout_s: float, *, sample_memory: bool) -> tuple[int, int]:
+    """Wait for the end, and give the largest sizes of the process tree, as in `Outcome`; zeros if not sampled."""
     if not sample_memory:
         process.wait(timeout_s)
-        return 0
-    peak_bytes, deadline_s = 0, time.monotonic() + timeout_s
+        return 0, 0
+    peak, peak_unbacked, deadline_s = 0, 0, time.monotonic() + timeout_s
     while process.poll() is None:
         if time.monotonic() > deadline_s:
             raise subprocess.TimeoutExpired(process.args, timeout_s)
-        peak_bytes = max(peak_bytes, sum(map(_pss_bytes, _tree(process.pid))))
+        sizes = [_pss_bytes(pid) for pid in _tree(process.pid)]
+        peak = max(peak, sum(whole for whole, _ in sizes))
+        peak_unbacked = max(peak_unbacked, sum(whole - file for whole, file in sizes))
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_SAMPLING_S)
-    return peak_bytes
+    return peak, peak_unbacked
 
 
 def _kill_session(process: subprocess.Popen[bytes]) -> None:
@@ -316,12 +336,15 @@ def _tree(root: int, processes: Mapping[int, list[str]] | None = None) -> list[i
     return tree
 
 
-def _pss_bytes(pid: int) -> int:
+def _pss_bytes(pid: int) -> tuple[int, int]:
+    """The proportional set size of a process, and the part of it that files back; zeros if it has ended."""
+    sizes = {"Pss:": 0, "Pss_File:": 0}
     with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as rollup:
         for line in rollup:
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    return 0
+            name, *rest = line.split()
+            if name in sizes:
+                sizes[name] = int(rest[0]) * 1024
+    return sizes["Pss:"], sizes["Pss_File:"]
 
 
 def _is_installed(name: str) -> bool:

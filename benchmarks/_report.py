@@ -16,11 +16,14 @@ import platform
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from _harness import Contender, Measurement, Outcome
 
-__all__ = ["Report", "Row", "Spread", "versions"]
+__all__ = ["BEST_PEER", "Report", "Row", "Spread", "versions"]
+
+#: In `Report.comparisons`: whoever of the others has the highest median.
+BEST_PEER = "best peer"
 
 _INK, _MUTED, _GRID = "#1f2933", "#6b7785", "#e4e8ec"
 _OURS, _PEER, _LIMIT = "#0b6e99", "#b4c3cf", "#c2410c"
@@ -54,12 +57,13 @@ class Row:
         title: Of the contender.
         status: As in `Outcome`.
         detail: As in `Outcome`.
-        rate: Samples a second.
+        rate: Units a second.
         ratio: Rate by that of the limit in the same round.
-        cpu_s: CPU seconds for 1,000 samples, all processes.
+        cpu_s: CPU seconds for `Report.cpu_units` units, all processes.
         first_from_start_s: From the start of the process to the first batch.
         first_from_creation_s: From the creation of the loader to the first batch.
-        peak_bytes: Largest proportional set size of the process tree.
+        peak_bytes: Largest proportional set size of the process tree, counted as `Report.memory` says.
+        facts: What the loader said of itself, the largest of all runs where it is a number.
     """
 
     key: str
@@ -72,6 +76,7 @@ class Row:
     first_from_start_s: Spread | None
     first_from_creation_s: Spread | None
     peak_bytes: int | None
+    facts: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,12 +86,18 @@ class Report:
     Attributes:
         title: Heads table and plot.
         unit: What is counted, in the plural.
-        limit: Key of the contender that ratios refer to.
-        ours: Key of the contender that the plot brings out.
+        limit: Key of the contender that ratios refer to: its measurement in the panel, or else in "own". Further limits
+            have keys that begin with it.
+        ours: Key of the contender that the plot brings out; with several, what their keys begin with.
         panels: Title by setting; contenders whose setting is "own" are in all of them.
         contenders: In any order.
         outcomes: By contender and setting.
         facts: What else the JSON file is to hold.
+        units_per_sample: How many units a sample is.
+        cpu_units: For how many units CPU time is given.
+        memory: "all" counts every page of the process tree, "unbacked" leaves out those that a file backs.
+        comparisons: Pairs of keys; the first's rate by the second's, within a round, stands below the table. The second
+            may be `BEST_PEER`.
     """
 
     title: str
@@ -97,17 +108,25 @@ class Report:
     contenders: Sequence[Contender]
     outcomes: Mapping[tuple[str, str], Outcome]
     facts: Mapping[str, Any]
+    units_per_sample: float = 1.0
+    cpu_units: int = 1000
+    memory: Literal["all", "unbacked"] = "all"
+    comparisons: Sequence[tuple[str, str]] = ()
+
+    def is_ours(self, key: str) -> bool:
+        """Tell whether a contender is one of ours."""
+        return key.startswith(self.ours)
+
+    def outcome(self, key: str, panel: str) -> Outcome | None:
+        """Give the outcome in a panel, which for contenders with one setting is "own"."""
+        return self.outcomes.get((key, panel), self.outcomes.get((key, "own")))
 
     def rows(self, panel: str) -> list[Row]:
         """Give the rows of a panel: the limit, then the fastest first, then those that were not measured."""
-        outcomes = [
-            (one, self.outcomes[one.key, setting])
-            for one in self.contenders
-            for setting in ("own", panel)
-            if (one.key, setting) in self.outcomes
-        ]
-        limits = self.outcomes[self.limit, "own"].rounds if (self.limit, "own") in self.outcomes else {}
-        rows = [_row(one, outcome, limits) for one, outcome in outcomes]
+        outcomes = [(one, self.outcome(one.key, panel)) for one in self.contenders]
+        limit = self.outcome(self.limit, panel)
+        limits = limit.rounds if limit else {}
+        rows = [_row(self, one, outcome, limits) for one, outcome in outcomes if outcome]
         return sorted(rows, key=lambda row: (row.key != self.limit, -row.rate.median if row.rate else 0.0))
 
     def markdown(self) -> str:
@@ -117,10 +136,11 @@ class Report:
             parts += [
                 f"**{title}**",
                 "",
-                f"| | {self.unit}/s | of the limit | CPU s for 1,000 | peak memory | first batch |",
+                f"| | {self.unit}/s | of the limit | CPU s for {self.cpu_units:,} | peak memory | first batch |",
                 "| --- | ---: | ---: | ---: | ---: | ---: |",
                 *(_line(row) for row in self.rows(panel)),
                 "",
+                *_notes(self, panel),
             ]
         return "\n".join(parts)
 
@@ -159,24 +179,58 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _row(one: Contender, outcome: Outcome, limits: Mapping[int, Measurement]) -> Row:
+def _row(report: Report, one: Contender, outcome: Outcome, limits: Mapping[int, Measurement]) -> Row:
     def spread(values: list[float]) -> Spread | None:
         return Spread.of(values) if values else None
 
     rounds = outcome.rounds
     rates = {number: found.samples / found.seconds for number, found in rounds.items()}
+    units = report.units_per_sample
     return Row(
         key=one.key,
         title=one.title,
         status=outcome.status,
         detail=outcome.detail,
-        rate=spread(list(rates.values())),
+        rate=spread([rate * units for rate in rates.values()]),
         ratio=spread([rates[n] * limits[n].seconds / limits[n].samples for n in rates if n in limits]),
-        cpu_s=spread([found.cpu_s * 1000 / found.samples for found in rounds.values()]),
+        cpu_s=spread([found.cpu_s * report.cpu_units / (found.samples * units) for found in rounds.values()]),
         first_from_start_s=spread([found.first_from_start_s for found in rounds.values()]),
         first_from_creation_s=spread([found.first_from_creation_s for found in rounds.values()]),
-        peak_bytes=outcome.peak_bytes,
+        peak_bytes=outcome.peak_bytes if report.memory == "all" else outcome.peak_unbacked_bytes,
+        facts=_largest([found.facts for found in (*rounds.values(), outcome.whole) if found]),
     )
+
+
+def _largest(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    largest: dict[str, Any] = {}
+    for name, value in (pair for told in facts for pair in told.items()):
+        number = isinstance(value, (int, float)) and isinstance(largest.get(name), (int, float))
+        largest[name] = max(value, largest[name]) if number else value
+    return largest
+
+
+def _notes(report: Report, panel: str) -> list[str]:
+    """What stands below a table: comparisons, then what our own contenders counted themselves; each a list entry."""
+    rows = {row.key: row for row in report.rows(panel)}
+    best_peer = next((key for key in rows if not key.startswith((report.limit, report.ours))), "")
+    notes = []
+    for one, named in report.comparisons:
+        other = best_peer if named == BEST_PEER else named
+        above, below = (
+            {} if outcome is None else outcome.rounds
+            for outcome in (report.outcome(key, panel) for key in (one, other))
+        )
+        ratios = [
+            (above[n].samples / above[n].seconds) * (below[n].seconds / below[n].samples)
+            for n in above.keys() & below.keys()
+        ]
+        if ratios:
+            notes.append(f"- {rows[one].title} / {rows[other].title}: {Spread.of(ratios).text('.2f')}")
+    for row in rows.values():
+        if {"peak_bytes", "projected_bytes"} <= row.facts.keys():
+            held, planned = row.facts["peak_bytes"] / 1e6, row.facts["projected_bytes"] / 1e6
+            notes.append(f"- {row.title}: held {held:,.1f} MB by its own count, of {planned:,.1f} MB projected")
+    return [*notes, ""] if notes else []
 
 
 def _line(row: Row) -> str:
@@ -187,11 +241,12 @@ def _line(row: Row) -> str:
         return f"{value.median:{form}}" if value else "-"
 
     title = row.title if row.status == "ok" else f"{row.title}: {_reason(row)}"
+    cpu_form = ".2f" if row.cpu_s and row.cpu_s.median >= 0.1 else ".3f"
     cells = [
         title.replace("|", "\\|"),
         text(row.rate, ",.0f"),
         text(row.ratio, ".2f"),
-        middle(row.cpu_s, ".2f"),
+        middle(row.cpu_s, cpu_form),
         f"{row.peak_bytes / 1e6:,.0f} MB" if row.peak_bytes else "-",
         f"{middle(row.first_from_start_s, '.1f')} s, {middle(row.first_from_creation_s, '.2f')} s" if row.rate else "-",
     ]
@@ -208,17 +263,19 @@ def _plot(report: Report, path: Path) -> None:
     from matplotlib.figure import Figure
 
     panels = {panel: [row for row in report.rows(panel) if row.key != report.limit] for panel in report.panels}
-    limit = next((row.rate for panel in panels for row in report.rows(panel) if row.key == report.limit), None)
+    limits = {
+        panel: next((row.rate for row in report.rows(panel) if row.key == report.limit), None) for panel in panels
+    }
     counts = [max(1, len(rows)) for rows in panels.values()]
     figure = Figure(figsize=(9.0, 1.5 + 0.36 * sum(counts) + 0.55 * len(counts)), dpi=160, layout="constrained")
     figure.set_facecolor("white")
     figure.suptitle(report.title, x=0.012, ha="left", fontsize=11.5, fontweight="bold", color=_INK)
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=counts)[:, 0]
     for axes, (panel, rows) in zip(all_axes, panels.items(), strict=True):
-        _draw_panel(axes, report, rows, limit)
+        _draw_panel(axes, report, rows, limits[panel])
         axes.set_title(report.panels[panel], loc="left", fontsize=10, color=_INK)
-    peak = max((row.rate.most for rows in panels.values() for row in rows if row.rate), default=1.0)
-    all_axes[0].set_xlim(0, 1.16 * max(peak, limit.most if limit else 0.0))
+    rates = [*limits.values(), *(row.rate for rows in panels.values() for row in rows)]
+    all_axes[0].set_xlim(0, 1.16 * max((rate.most for rate in rates if rate), default=1.0))
     rounds = max((len(outcome.rounds) for outcome in report.outcomes.values()), default=0)
     all_axes[-1].set_xlabel(
         f"{report.unit} a second; bar: median of {rounds} rounds, whisker: smallest to largest; "
@@ -245,7 +302,7 @@ def _draw_panel(axes: Any, report: Report, rows: Sequence[Row], limit: Spread | 
             color=_LIMIT,
         )
     for place, row in enumerate(rows):
-        colour = _OURS if row.key == report.ours else _PEER
+        colour = _OURS if report.is_ours(row.key) else _PEER
         if row.rate is None:
             axes.annotate(_reason(row, 90), (0, place), (4, 0), textcoords="offset points", va="center", fontsize=8,
                           style="italic", color=_MUTED)  # fmt: skip
@@ -256,10 +313,10 @@ def _draw_panel(axes: Any, report: Report, rows: Sequence[Row], limit: Spread | 
         axes.errorbar(rate.median, place, xerr=spread, color=_INK, elinewidth=1, capsize=2.5, capthick=1)
         share = f"  ({row.ratio.median:.2f})" if row.ratio else ""
         axes.annotate(f"{rate.median:,.0f}{share}", (0, place), (6, 0), textcoords="offset points", va="center",
-                      fontsize=8.5, color="white" if row.key == report.ours else _INK)  # fmt: skip
+                      fontsize=8.5, color="white" if report.is_ours(row.key) else _INK)  # fmt: skip
     axes.set_yticks(range(len(rows)), [row.title for row in rows], fontsize=9, color=_INK)
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
-        label.set_fontweight("bold" if row.key == report.ours else "normal")
+        label.set_fontweight("bold" if report.is_ours(row.key) else "normal")
     axes.set_ylim(max(1, len(rows)) - 0.5, -0.5)
     axes.tick_params(length=0)
     axes.tick_params(axis="x", labelsize=8, colors=_MUTED)

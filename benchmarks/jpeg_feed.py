@@ -38,6 +38,7 @@ import _photos
 import _report
 
 HERE = Path(__file__).resolve().parent
+BATCH = 64
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -83,7 +84,15 @@ def main(arguments: Sequence[str]) -> None:
 
 def _job(photos: _photos.PhotoSet, passes: int, seconds: float | None) -> _harness.Job:
     cores = sorted(os.sched_getaffinity(0))[: _loaders.LANES]
-    inputs = {"folder": photos.folder, "count": photos.count, "passes": passes, "mean_rgb": photos.mean_rgb}
+    inputs = {
+        "folder": photos.folder,
+        "count": photos.count,
+        "passes": passes,
+        "batch": BATCH,
+        "mean_rgb": photos.mean_rgb,
+        "large": False,
+        "reference": None,
+    }
     return _harness.Job("", "", photos.count, seconds, inputs, cores)
 
 

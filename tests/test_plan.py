@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,27 +40,46 @@ def needs(budget: int, row_bytes: int, rows: int, scratch: int = 0, hand: int = 
     scratch=st.integers(0, 10**8),
     hand=st.integers(0, 10**6),
     lanes=st.integers(0, 16),
+    processes=st.integers(0, 4),
+    worker=st.integers(0, 10**8),
+    result=st.integers(0, 10**6),
     fixed=st.booleans(),
 )
 def test_a_budget_is_never_exceeded_and_a_refusal_names_settings_that_fit(
-    budget: int, row: int, rows: int, scratch: int, hand: int, lanes: int, fixed: bool
+    budget: int,
+    row: int,
+    rows: int,
+    scratch: int,
+    hand: int,
+    lanes: int,
+    processes: int,
+    worker: int,
+    result: int,
+    fixed: bool,
 ) -> None:
-    want = needs(budget, row, rows, scratch, hand)
+    processes = min(processes, lanes)
+    want = replace(needs(budget, row, rows, scratch, hand), worker_bytes=worker, result_bytes=result)
     try:
-        fitted = want.fit(lanes, fixed=fixed)
+        fitted = want.fit(lanes, processes, fixed=fixed)
     except fs.PlanError as error:
         message = str(error)
         memory = re.search(r'memory >= "([^"]+)"', message)
         assert memory is not None
-        refused_lanes = lanes if fixed else min(lanes, 1)
-        needs(parse_bytes(memory[1]), row, rows, scratch, hand).fit(refused_lanes, fixed=True)
+        refused_lanes = lanes if fixed else min(lanes, max(1, processes))
+        replace(want, budget_bytes=parse_bytes(memory[1])).fit(refused_lanes, processes, fixed=True)
         if batch := re.search(r"batch size <= (\d+)", message):
-            needs(budget, row, int(batch[1]), scratch, hand).fit(refused_lanes, fixed=True)
+            smaller = needs(budget, row, int(batch[1]), scratch, hand).layout
+            replace(want, layout=smaller).fit(refused_lanes, processes, fixed=True)
         if workers := re.search(r"workers <= (\d+)", message):
-            want.fit(int(workers[1]), fixed=True)
+            want.fit(int(workers[1]), processes, fixed=True)
+        if fewer := re.search(r"processes <= (\d+)", message):
+            want.fit(refused_lanes, int(fewer[1]), fixed=True)
+        if "processes=0" in message:
+            want.fit(refused_lanes, 0, fixed=True)
         return
     used = fitted.slot_count * want.layout.slot_bytes + max(1, fitted.lane_count) * (fitted.lane_bytes + hand)
-    assert used + fitted.large_bytes <= budget
+    workers_use = processes * worker + 2 * lanes * result if processes and fitted.lane_count == lanes else 0
+    assert used + workers_use + max(1, processes) * fitted.large_bytes <= budget
     assert fitted.slot_count >= 2
     assert max(fitted.lane_bytes, fitted.large_bytes) >= scratch
     assert fitted.lane_count == lanes or (not fixed and fitted.lane_count < lanes)
@@ -95,7 +115,7 @@ def test_plan_starts_nothing_and_reads_one_sample() -> None:
 
 
 def test_auto_lanes_are_cut_to_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fitstream.plan.available_cores", lambda: 64)
+    monkeypatch.setattr("fitstream.planning.available_cores", lambda: 64)
     samples = np.zeros((100, 1000), np.uint8)
     plan = fs.from_arrays(samples).map(lambda v: v).batch(10).plan(memory="50 kB")
     assert 0 < plan.lane_count < 64
@@ -130,7 +150,7 @@ def test_print_explains_and_adds_up() -> None:
 
 def test_the_automatic_budget_is_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = fs.from_arrays(np.zeros(10)).batch(2)
-    monkeypatch.setattr("fitstream.plan.available_memory_bytes", lambda: 4 * 10**9)
+    monkeypatch.setattr("fitstream.planning.available_memory_bytes", lambda: 4 * 10**9)
     assert dataset.plan().budget_bytes == 10**9
-    monkeypatch.setattr("fitstream.plan.available_memory_bytes", lambda: 10**12)
+    monkeypatch.setattr("fitstream.planning.available_memory_bytes", lambda: 10**12)
     assert dataset.plan().budget_bytes == 2 * 2**30

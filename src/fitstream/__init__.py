@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from fitstream.constructors import from_arrays, from_batches, from_folder, from_generator, from_sequence, from_table
 from fitstream.dataset import Dataset
-from fitstream.errors import FitstreamError, LoaderClosed, PlanError, SampleError, SourceError
+from fitstream.errors import (
+    FitstreamError,
+    LoaderClosed,
+    PlanError,
+    SampleError,
+    SourceError,
+    Stalled,
+    WorkerDied,
+)
 from fitstream.loader import Loader
 from fitstream.plan import Plan
 
@@ -25,6 +33,8 @@ __all__ = [
     "PlanError",
     "SampleError",
     "SourceError",
+    "Stalled",
+    "WorkerDied",
     "evaluate",
     "fit",
     "from_arrays",

@@ -87,25 +87,31 @@ class BatchOrder:
         whole = self._order.count % self._size == 0 or (self.steps == 1 and self._shard is None)
         return self._last != "keep" or whole
 
+    def row_counts(self, step: int) -> tuple[int, int]:
+        """Real rows, and all rows with padding, of one batch of this rank."""
+        low, end, high = self._part(step)
+        return end - low, high - low
+
     def rows(self, pass_index: int, step: int) -> Rows:
         """The rows of one batch of this rank."""
-        size, count = self._size, self._order.count
-        start = step * size
+        low, end, high = self._part(step)
+        start = step * self._size
         if self._last == "wrap":
-            start += pass_index * self.steps * size
-            real = total = size
-        else:
-            real = min(size, count - start)
-            total = size if self._last == "pad" else real
+            start += pass_index * self.steps * self._size
+            return self._wrapped(start + low, start + end)
+        passes = np.full(end - low, pass_index, dtype=np.int64)
+        return Rows(self._order.span(pass_index, start + low, start + end), passes, high - low)
+
+    def _part(self, step: int) -> tuple[int, int, int]:
+        """Where this rank's rows of a global batch start, where the real ones end, and where the padding does."""
+        size, count = self._size, self._order.count
+        real = size if self._last == "wrap" else min(size, count - step * size)
+        total = size if self._last in ("wrap", "pad") else real
         low, high = 0, total
         if self._shard is not None:
             low = total * self._shard.index // self._shard.count
             high = total * (self._shard.index + 1) // self._shard.count
-        first, end = start + low, start + max(low, min(high, real))
-        if self._last == "wrap":
-            return self._wrapped(first, end)
-        passes = np.full(end - first, pass_index, dtype=np.int64)
-        return Rows(self._order.span(pass_index, first, end), passes, high - low)
+        return low, max(low, min(high, real)), high
 
     def _wrapped(self, first: int, end: int) -> Rows:
         """Rows at positions of passes laid end to end."""

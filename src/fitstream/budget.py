@@ -22,6 +22,7 @@ class Fitted:
     """How a budget was divided."""
 
     lane_count: int
+    process_count: int
     slot_count: int
     lane_bytes: int
     large_bytes: int
@@ -45,6 +46,9 @@ class Needs:
         steps: Batches of a pass, or None where unknown.
         whole: Batches come finished, so that the batch size isn't ours to change.
         ranks: Ranks that share a batch.
+        worker_bytes: What a worker process costs before any data.
+        result_bytes: What a function of the user's makes at a time.
+        shared_bytes: Copies of functions and arrays in memory, for all workers together.
     """
 
     layout: Layout
@@ -59,35 +63,64 @@ class Needs:
     steps: int | None
     whole: bool
     ranks: int = 1
+    worker_bytes: int = 0
+    result_bytes: int = 0
+    shared_bytes: int = 0
 
-    def queue_bytes(self, lane_count: int) -> int:
-        """Raw samples that may wait: the chunk being read, and if others work on them one a lane and one more."""
-        return (lane_count + 2 if self.hands_on and lane_count else 1) * self.waiting_bytes
+    def room_count(self, lane_count: int, process_count: int) -> int:
+        """Chunks of a generator's raw samples that may wait besides the one being read."""
+        if not self.hands_on or not lane_count:
+            return 1
+        return 1 + lane_count * (2 if process_count else 1)
 
-    def _fixed_bytes(self, lane_count: int) -> int:
-        """The least besides slots: each lane's scratch, and once what the first sample took."""
+    def queue_bytes(self, lane_count: int, process_count: int) -> int:
+        """Raw samples that may wait: the chunk being read, and if others work on them some for each lane."""
+        rooms = self.room_count(lane_count, process_count) + 1 if self.hands_on and lane_count else 1
+        return rooms * self.waiting_bytes
+
+    @property
+    def area_bytes(self) -> int:
+        """Shared memory for a chunk of raw samples: twice the first ones, since samples may differ in size."""
+        return aligned(2 * self.waiting_bytes + 4096) if self.waiting_bytes else 0
+
+    def process_bytes(self, lane_count: int, process_count: int) -> int:
+        """All that worker processes cost beyond what their lanes would cost as threads."""
+        if not process_count:
+            return 0
+        areas = 2 * lane_count * self.area_bytes
+        # A function has its result in hand, and about as much again on the way there.
+        functions = 2 * lane_count * self.result_bytes
+        return process_count * self.worker_bytes + self.shared_bytes + areas + functions
+
+    def _fixed_bytes(self, lane_count: int, process_count: int) -> int:
+        """The least besides slots: each lane's scratch, and once a process what the first sample took."""
         lanes = max(1, lane_count)
-        scratch = lanes * _LEAST_LANE_BYTES + self.scratch_bytes if self.scratch_bytes else 0
-        return scratch + lanes * self.hand_bytes + self.queue_bytes(lane_count) + self.index_bytes
+        scratch = lanes * _LEAST_LANE_BYTES + max(1, process_count) * self.scratch_bytes if self.scratch_bytes else 0
+        rest = lanes * self.hand_bytes + self.queue_bytes(lane_count, process_count) + self.index_bytes
+        return scratch + rest + self.process_bytes(lane_count, process_count)
 
-    def _least_bytes(self, lane_count: int) -> int:
-        return 2 * self.layout.slot_bytes + self._fixed_bytes(lane_count)
+    def _least_bytes(self, lane_count: int, process_count: int) -> int:
+        return 2 * self.layout.slot_bytes + self._fixed_bytes(lane_count, process_count)
 
-    def fit(self, lane_count: int, *, fixed: bool) -> Fitted:
+    def _fits(self, lane_count: int, process_count: int) -> bool:
+        return self._least_bytes(lane_count, process_count) <= self.budget_bytes
+
+    def fit(self, lane_count: int, process_count: int, *, fixed: bool) -> Fitted:
         """Divide the budget.
 
         Args:
             lane_count: Lanes that are wanted.
-            fixed: Whether the user set that number; else fewer lanes are tried.
+            process_count: Worker processes that hold them.
+            fixed: Whether the user set the number of lanes; else fewer are tried, down to one a process.
         Raises:
             PlanError: If two slots and one lane (or the lanes that the user set) don't fit.
         """
         wanted = lane_count
-        while self._least_bytes(lane_count) > self.budget_bytes:
-            if fixed or lane_count <= 1:
-                raise self._refusal(wanted if fixed else lane_count)
+        while not self._fits(lane_count, process_count):
+            if fixed or lane_count <= max(1, process_count):
+                raise self._refusal(wanted if fixed else lane_count, process_count)
             lane_count -= 1
-        left = self.budget_bytes - self._least_bytes(lane_count)
+        left = self.budget_bytes - self._least_bytes(lane_count, process_count)
         lanes = max(1, lane_count)
         lane_bytes, large_bytes = (_LEAST_LANE_BYTES, self.scratch_bytes) if self.scratch_bytes else (0, 0)
         if self.scratch_bytes:
@@ -100,30 +133,37 @@ class Needs:
         more_slots = min(self._slots_wanted() - 2, left // self.layout.slot_bytes)
         left -= more_slots * self.layout.slot_bytes
         if self.scratch_bytes:
-            large_bytes += max(0, min(left, self.large_wanted_bytes - large_bytes))
-        return Fitted(lane_count, 2 + more_slots, lane_bytes, large_bytes)
+            # Each process has an allowance of its own.
+            large_bytes += max(0, min(left // max(1, process_count), self.large_wanted_bytes - large_bytes))
+        return Fitted(lane_count, process_count, 2 + more_slots, lane_bytes, large_bytes)
 
     def _slots_wanted(self) -> int:
         small = min(_MOST_SLOTS, _SMALL_RING_BYTES // self.layout.slot_bytes)
         wanted = max(_SLOTS, small)
         return wanted if self.steps is None else max(2, min(wanted, self.steps + 1))
 
-    def _refusal(self, lane_count: int) -> PlanError:
+    def _refusal(self, lane_count: int, process_count: int) -> PlanError:
         slot, rows = self.layout.slot_bytes, self.layout.rows
         parts = [f"2 slots x {format_bytes(slot)} (batch of {rows} x {format_bytes(slot // rows)})"]
-        fixed = self._fixed_bytes(lane_count)
-        if fixed:
-            parts.append(f"{format_bytes(fixed)} for {max(1, lane_count)} lanes, scratch and index")
-        least = self._least_bytes(lane_count)
+        workers = self.process_bytes(lane_count, process_count)
+        fixed = self._fixed_bytes(lane_count, process_count)
+        if fixed > workers:
+            parts.append(f"{format_bytes(fixed - workers)} for {max(1, lane_count)} lanes, scratch and index")
+        if workers:
+            parts.append(f"{format_bytes(workers)} for {process_count} worker processes")
+        least = self._least_bytes(lane_count, process_count)
         advice = []
         fits = max(0, self.budget_bytes - fixed) // 2 // -(-slot // rows)
         while fits and 2 * Layout(self.layout.specs, fits).slot_bytes + fixed > self.budget_bytes:
             fits -= 1
         if fits >= 1 and not self.whole:
             advice.append(f"a batch size <= {fits * self.ranks}")
-        if lane_count > 1 and self._least_bytes(1) <= self.budget_bytes:
-            lanes = max(n for n in range(1, lane_count) if self._least_bytes(n) <= self.budget_bytes)
-            advice.append(f"workers <= {lanes}")
+        if process_count and self._fits(lane_count, 0):
+            most = max(n for n in range(process_count) if self._fits(lane_count, n))
+            advice.append(f"processes <= {most}" if most else "processes=0 for threads")
+        fitting = [n for n in range(max(1, process_count), lane_count) if self._fits(n, process_count)]
+        if fitting:
+            advice.append(f"workers <= {fitting[-1]}")
         advice.append(f'memory >= "{_round_up(least)}"')
         settings = ", or ".join(advice)
         told = self.memory if isinstance(self.memory, str) else format_bytes(self.memory)

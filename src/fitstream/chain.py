@@ -100,14 +100,14 @@ class Chain:
 
         Args:
             index: In the source; for generators, counted from the pass's start.
-            given: The raw sample, where the recipe has no source.
+            given: The raw sample, where it has been read before or the recipe has no source.
             row: Where a picture may be put if decoding is the last stage.
         Raises:
             SampleError: If a stage fails.
         """
         stage_name = "read"
         try:
-            sample = given if self.reader is None else self.reader.read(index, self.arena)
+            sample = given if given is not None or self.reader is None else self.reader.read(index, self.arena)
             for number, (place, stage, decoder) in enumerate(self._stages, 1):
                 stage_name = stage.name
                 if decoder is not None:
@@ -151,8 +151,10 @@ class Filler:
         self.chain = chain
         self._structure = structure
         self._specs = specs
-        stages = chain.recipe.stages
+        stages, source = chain.recipe.stages, chain.recipe.source
         self._gather = chain.reader.gather if chain.reader is not None and not stages else None
+        many = source is not None and source.fetches_many
+        self._read_many = chain.reader.read_many if chain.reader is not None and many else None
         self._decodes_last = bool(stages) and isinstance(stages[-1][1], Decode)
 
     def fill(
@@ -175,8 +177,13 @@ class Filler:
         Raises:
             RowError: At the first row that fails.
         """
-        if self._gather is not None and self._gather_rows(leaves, start, indices):
-            return
+        fault: SampleError | None = None
+        if self._gather is not None:
+            done, fault = self._gather_rows(self._gather, leaves, start, indices)
+            if done:
+                return
+        if given is None and fault is None and self._read_many is not None:
+            given, fault = self._fetch(self._read_many, indices)
         arena, chain, decodes_last = self.chain.arena, self.chain, self._decodes_last
         for i, (index, pass_index) in enumerate(zip(indices.tolist(), passes.tolist(), strict=True)):
             row = start + i
@@ -190,17 +197,39 @@ class Filler:
                 sample = raw = None  # or they would be held while the next one is made
             except SampleError as error:
                 # Who keeps the error keeps this frame, which must not keep the batch's memory.
-                leaves, target = (), None
+                leaves, target, given, raw = (), None, None, None
                 raise RowError(row, error) from error.__cause__
             finally:
                 arena.reset()
+        if fault is not None:
+            raise RowError(start, fault)
 
-    def _gather_rows(self, leaves: Sequence[npt.NDArray[Any]], start: int, indices: Indices) -> bool:
-        assert self._gather is not None
+    def _gather_rows(
+        self, gather: Callable[..., bool], leaves: Sequence[npt.NDArray[Any]], start: int, indices: Indices
+    ) -> tuple[bool, SampleError | None]:
+        """Whether the rows are filled; or what to say if reading them one by one finds none at fault."""
         try:
-            return self._gather(indices, [leaf[start : start + len(indices)] for leaf in leaves[: len(self._specs)]])
-        except Exception as error:
-            raise RowError(start, self.chain.failure(error, int(indices[0]), "read")) from error
+            return gather(indices, [leaf[start : start + len(indices)] for leaf in leaves[: len(self._specs)]]), None
+        except Exception as error:  # noqa: BLE001  a library's reading may raise anything
+            return False, self._read_together_failed(error, indices)
+
+    def _fetch(
+        self, read_many: Callable[[Indices], Sequence[Any]], indices: Indices
+    ) -> tuple[Sequence[Any] | None, SampleError | None]:
+        """The raw samples of a chunk; or what to say if reading them one by one finds none at fault."""
+        try:
+            return read_many(indices), None
+        except Exception as error:  # noqa: BLE001  a user's own reading may raise anything
+            return None, self._read_together_failed(error, indices)
+
+    def _read_together_failed(self, error: Exception, indices: Indices) -> SampleError:
+        # Without the error as its cause, which keeps frames that hold the batch's memory.
+        shown = ", ".join(map(str, indices[:4].tolist())) + (", ..." if len(indices) > 4 else "")
+        told = _ReadTogether(
+            f"reading {len(indices)} samples together (indices {shown}) failed with {type(error).__name__}: {error}. "
+            "Read one by one, none of them failed. If __getitems__ is yours, correct it, or leave it out."
+        )
+        return self.chain.failure(told.with_traceback(error.__traceback__), int(indices[0]), "read")
 
     def _place(
         self, sample: Any, index: int, row: int, leaves: Sequence[npt.NDArray[Any]], target: npt.NDArray[Any] | None
@@ -274,6 +303,11 @@ class Filler:
 @final
 class _Misfit(Exception):
     """A sample that doesn't fit the plan. The message is for people."""
+
+
+@final
+class _ReadTogether(Exception):
+    """Samples that could be read one by one, but not many at a time. The message is for people."""
 
 
 def whole_rows(values: Sequence[npt.NDArray[Any]], names: Sequence[str]) -> int:

@@ -116,10 +116,15 @@ def from_table(
 
 
 def from_arrays(tree: Any) -> Dataset:
-    """Arrays in memory or mapped from disk; a sample is one row of each.
+    """Arrays in memory or on disk; a sample is one row of each.
+
+    What is on disk is never loaded whole: a lane fetches the rows that it works on in one call per array. Shuffled rows
+    out of compressed blocks (HDF5 and zarr "chunks") are slow by nature, since each costs the unpacking of a block.
 
     Args:
-        tree: An array, `np.memmap`, or a tuple or dict of them, whose first axes have one length.
+        tree: An array, `np.memmap`, `h5py.Dataset`, `zarr.Array`, or a tuple or dict of them, whose first axes have one
+            length. Keep HDF5 files open, in mode "r", until the loader is closed: worker processes open them again by
+            name, and can't while they are open for writing.
     Raises:
         SourceError: If lengths differ, or an array has no rows or no numbers.
     """
@@ -130,7 +135,8 @@ def from_sequence(obj: Any) -> Dataset:
     """Samples of anything with `__len__` and `__getitem__`: a list, a PyTorch Dataset, a Hugging Face dataset.
 
     Args:
-        obj: The object; lanes call it from several threads at once.
+        obj: The object; lanes call it from several threads at once. Where it has `__getitems__`, which takes a list of
+            places and returns as many samples in a list, several samples are read in one call.
     Raises:
         SourceError: If it is empty or has no random access.
     """

@@ -17,7 +17,8 @@ from fitstream.errors import PlanError
 from fitstream.events import Observer
 from fitstream.loader import Loader
 from fitstream.operations import Batch, Decode, Last, Map, Operation
-from fitstream.plan import Plan, make_plan
+from fitstream.plan import Plan
+from fitstream.planning import make_plan
 from fitstream.probe import probe, recipe_of, sample_order
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
@@ -316,7 +317,7 @@ class Dataset:
 
     # Running it.
 
-    def plan(self, memory: int | str = "auto", workers: int | str = "auto") -> Plan:
+    def plan(self, memory: int | str = "auto", workers: int | str = "auto", processes: int | None = None) -> Plan:
         """Work out the memory, or refuse.
 
         Reads one sample and starts nothing; safe in a notebook.
@@ -324,7 +325,11 @@ class Dataset:
         Args:
             memory: Budget for all that fitstream allocates, in bytes or as text such as "2 GB"; "auto" is a quarter of
                 what is free, at most 2 GiB.
-            workers: Lanes that decode. 0 runs every stage in the calling thread; "auto" is one for each core.
+            workers: Lanes that decode. 0 runs every stage in the calling thread; "auto" is one for each core, and while
+                running only as many as keep the consumer from waiting.
+            processes: Worker processes to spread the lanes over; 0 for threads of this process. None starts with
+                threads, and moves to processes if batches are measured to come faster from there and the budget has
+                room for them.
         Returns:
             A plan with `projected_bytes <= budget_bytes`. `print(plan)` explains it.
         Raises:
@@ -332,7 +337,10 @@ class Dataset:
             SampleError: If the first sample can't be made.
         """
         size = self._whole_batch_size
-        return make_plan(self._source, self._operations, whole_batch_size=size, memory=memory, workers=workers)
+        # fmt: off
+        return make_plan(
+            self._source, self._operations, whole_batch_size=size, memory=memory, workers=workers, processes=processes)
+        # fmt: on
 
     def loader(
         self,
@@ -346,17 +354,12 @@ class Dataset:
         Args:
             memory: As in `plan`.
             workers: As in `plan`.
-            processes: Worker processes to spread the lanes over. None and 0 mean threads of this process, which is all
-                that this version has.
+            processes: As in `plan`. Worker processes that are asked for are started here.
             observers: Called with each event.
         Raises:
-            PlanError: If the plan is refused, or worker processes are asked for.
+            PlanError: If the plan is refused, or a function or the source can't be sent to a worker process.
         """
-        if processes not in (None, 0):
-            raise PlanError(
-                f"processes={processes!r}: this version runs lanes as threads only. Use processes=0, or leave it out."
-            )
-        return Loader(self.plan(memory, workers), observers)
+        return Loader(self.plan(memory, workers, processes), observers)
 
     def __repr__(self) -> str:
         steps = [repr(self._source), *(_told(operation) for operation in self._operations)]

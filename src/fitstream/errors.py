@@ -4,6 +4,8 @@
     ├── PlanError (ValueError)       the description or the budget cannot work; nothing was started
     ├── SourceError                  a folder, table or array that cannot be read; file, line, column
     ├── SampleError                  one sample failed; its index, path, stage and the user's own line
+    ├── WorkerDied                   a worker process ended by itself; its id, how, and the batch it worked on
+    ├── Stalled (TimeoutError)       one side waited too long for the other; which, and for how long
     └── LoaderClosed                 an iterator or loader was used after it ended
 
 A message says what failed, with which numbers, why, and what to do. Python's own TypeError is kept for calls that
@@ -12,7 +14,7 @@ don't match a signature. Messages never hold credentials.
 
 from __future__ import annotations
 
-__all__ = ["FitstreamError", "LoaderClosed", "PlanError", "SampleError", "SourceError"]
+__all__ = ["FitstreamError", "LoaderClosed", "PlanError", "SampleError", "SourceError", "Stalled", "WorkerDied"]
 
 
 class FitstreamError(Exception):
@@ -82,6 +84,24 @@ class SampleError(FitstreamError):
         self.path = path
         self.stage = stage
         self.user_line = user_line
+
+
+class WorkerDied(FitstreamError):
+    """A worker process ended by itself, again and again.
+
+    Attributes:
+        pid: Its process id.
+        exit_code: Its exit code; the signal's number, negative, if one ended it.
+    """
+
+    def __init__(self, message: str, *, pid: int, exit_code: int | None) -> None:
+        super().__init__(message)
+        self.pid = pid
+        self.exit_code = exit_code
+
+
+class Stalled(FitstreamError, TimeoutError):
+    """One side waited too long for the other."""
 
 
 class LoaderClosed(FitstreamError):

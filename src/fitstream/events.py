@@ -12,12 +12,16 @@ from typing import Protocol, TypeAlias, runtime_checkable
 __all__ = [
     "BatchDelivered",
     "Event",
+    "LanesChanged",
     "LanesStarted",
     "LanesStopped",
+    "MemoryExceeded",
     "Observer",
     "PassEnded",
     "PassStarted",
     "RingExtended",
+    "WorkerLost",
+    "WorkerStarted",
 ]
 
 
@@ -68,10 +72,59 @@ class PassEnded:
 
 @dataclass(frozen=True, slots=True)
 class RingExtended:
-    """The consumer holds every slot of the ring; the next batch is made in memory of its own."""
+    """The consumer holds every slot of the ring: one was added, and as long as it does, it gets copies."""
 
     held_count: int
     batch_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    """A worker process is ready.
+
+    Attributes:
+        reserved_bytes: What it costs before any data, measured.
+    """
+
+    pid: int
+    lane_count: int
+    reserved_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """A worker process ended by itself; its work was given out again.
+
+    Attributes:
+        reason: How it ended, in words.
+        chunk_count: Parts of batches that it worked on.
+    """
+
+    pid: int
+    reason: str
+    chunk_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LanesChanged:
+    """The number of lanes changed while running, or where they run.
+
+    Attributes:
+        process_count: Worker processes that hold the lanes; 0 for threads of this process.
+        reason: What was measured, in words.
+    """
+
+    lane_count: int
+    process_count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryExceeded:
+    """More memory was measured than the plan allows, as by a function of the user's that allocates much. Told once."""
+
+    measured_bytes: int
+    projected_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +132,18 @@ class LanesStopped:
     """All lanes ended and the ring was let go."""
 
 
-Event: TypeAlias = LanesStarted | PassStarted | BatchDelivered | PassEnded | RingExtended | LanesStopped
+Event: TypeAlias = (
+    LanesStarted
+    | WorkerStarted
+    | WorkerLost
+    | LanesChanged
+    | PassStarted
+    | BatchDelivered
+    | PassEnded
+    | RingExtended
+    | MemoryExceeded
+    | LanesStopped
+)
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ import numpy as np
 from fitstream.engine.board import Run
 from fitstream.engine.pipeline import Pipeline
 from fitstream.errors import LoaderClosed, PlanError
-from fitstream.events import BatchDelivered, Event, Observer, PassEnded, PassStarted
+from fitstream.events import BatchDelivered, Event, LanesChanged, Observer, PassEnded, PassStarted
 from fitstream.plan import Plan
 from fitstream.spec import format_bytes
 
@@ -60,12 +60,15 @@ class Stats:
         sample_count: Samples delivered.
         elapsed_s: Seconds since the first batch was asked for, pauses between streams left out.
         waited_s: Seconds of them that the consumer waited for batches.
-        peak_bytes: Most memory that fitstream held: ring, scratch, index, waiting samples.
+        peak_bytes: Most memory that fitstream held: ring, scratch, index, waiting samples as accounted for, and
+            worker processes as measured.
         projected_bytes: What the plan allowed for that.
         budget_bytes: What the user allowed.
-        lane_count: Lanes; 0 where the calling thread does the work.
+        lane_count: Lanes now; 0 where the calling thread does the work.
+        process_count: Worker processes that hold them; 0 for threads of this process.
+        reason: Why that many lanes, and there, in words.
         fallback_count: JPEG files that the fast decoder refused and Pillow read.
-        spare_count: Batches made beyond the ring, because the consumer held all of it.
+        copy_count: Batches handed out as copies, because the consumer held all of the ring.
     """
 
     pass_index: int
@@ -78,8 +81,10 @@ class Stats:
     projected_bytes: int
     budget_bytes: int
     lane_count: int
+    process_count: int
+    reason: str
     fallback_count: int
-    spare_count: int
+    copy_count: int
 
     @property
     def samples_per_s(self) -> float:
@@ -213,8 +218,11 @@ class Loader:
         self._next = (0, 0)
         #: What `set_epoch` asked for, until a stream begins there.
         self._wish: int | None = None
-        self._peak_bytes = self._fallback_count = self._spare_count = 0
+        self._peak_bytes = self._fallback_count = self._copy_count = 0
         self._closed = False
+        if plan.process_count and not plan.auto_processes:
+            # What can't be sent or doesn't fit is refused here, and not in mid-epoch.
+            self._start()
 
     @property
     def epoch(self) -> int:
@@ -282,6 +290,7 @@ class Loader:
     def _start(self) -> None:
         pipeline = Pipeline(self.plan, self._meter.emit, owner=self._meter)
         self._pipeline = pipeline
+        self.plan = pipeline.plan
         # Ends the lanes when the loader is collected, or the program ends, without close().
         self._finalizer = weakref.finalize(self, pipeline.close)
 
@@ -292,21 +301,25 @@ class Loader:
             if pipeline is None:
                 return
             self._peak_bytes = max(self._peak_bytes, pipeline.peak_bytes)
-            self._fallback_count += pipeline.fallback_count
-            self._spare_count += pipeline.board.spare_count
+            self._fallback_count += pipeline.crew.fallback_count
+            self._copy_count += pipeline.board.copy_count
             if self._finalizer is not None:
                 self._finalizer.detach()
         pipeline.close(patient=patient)
 
     def stats(self) -> Stats:
         """What was measured so far, over all epochs."""
-        meter, pipeline = self._meter, self._pipeline
-        peak, fallbacks, spares = self._peak_bytes, self._fallback_count, self._spare_count
+        meter, pipeline, plan = self._meter, self._pipeline, self.plan
+        peak, fallbacks, copies = self._peak_bytes, self._fallback_count, self._copy_count
+        # fmt: off
+        lanes = LanesChanged(
+            plan.lane_count, 0 if plan.auto_processes else plan.process_count, plan.lane_reason)
+        # fmt: on
         if pipeline is not None:
             peak = max(peak, pipeline.peak_bytes)
-            fallbacks += pipeline.fallback_count
-            spares += pipeline.board.spare_count
-        plan = self.plan
+            fallbacks += pipeline.crew.fallback_count
+            copies += pipeline.board.copy_count
+            lanes = pipeline.decision or lanes
         held = plan.index_bytes + plan.queue_bytes + max(1, plan.lane_count) * plan.hand_bytes
         return Stats(
             pass_index=meter.pass_index,
@@ -318,9 +331,11 @@ class Loader:
             peak_bytes=peak + held if peak else 0,
             projected_bytes=plan.projected_bytes,
             budget_bytes=plan.budget_bytes,
-            lane_count=plan.lane_count,
+            lane_count=lanes.lane_count,
+            process_count=lanes.process_count,
+            reason=lanes.reason,
             fallback_count=fallbacks,
-            spare_count=spares,
+            copy_count=copies,
         )
 
     def keras(self, steps_per_epoch: int | None = None) -> KerasDataset:

@@ -1,4 +1,4 @@
-"""Memory that worker processes can see: anonymous, owned by descriptors and by no name, so that nothing can be left over.
+"""Memory that worker processes can see: anonymous, owned by descriptors and by no name, so nothing can be left over.
 
 A `Block` is one `memfd`. It is reserved in full when it is made (a write into memory that the system can't give would
 end the process by SIGBUS), and its size is sealed. What is free is looked up before: nothing else limits a memfd, and
@@ -40,17 +40,18 @@ class Block:
     Attributes:
         fd: The descriptor; -1 after `close`.
         count_bytes: Its size.
-        bytes: uint8 `(count_bytes,)`, this process's view. It stays valid after `close`.
+        mapping: This process's view. It stays valid after `close`.
+        bytes: The same as an array, uint8 `(count_bytes,)`.
     """
 
-    __slots__ = ("__weakref__", "_mapping", "bytes", "count_bytes", "fd")
+    __slots__ = ("bytes", "count_bytes", "fd", "mapping")
 
     def __init__(self, fd: int, *, private: bool = False) -> None:
         self.fd = fd
         self.count_bytes = os.fstat(fd).st_size
         flags = (mmap.MAP_PRIVATE if private else mmap.MAP_SHARED) | (0 if private else mmap.MAP_POPULATE)
-        self._mapping = mmap.mmap(fd, self.count_bytes, flags=flags)
-        self.bytes = np.frombuffer(self._mapping, np.uint8)
+        self.mapping = mmap.mmap(fd, self.count_bytes, flags=flags)
+        self.bytes = np.frombuffer(self.mapping, np.uint8)
 
     @staticmethod
     def make(count_bytes: int, purpose: str) -> Block:
@@ -65,8 +66,8 @@ class Block:
         free = available_memory_bytes()
         if count_bytes > free:
             raise PlanError(
-                f"{purpose} needs {format_bytes(count_bytes)} of shared memory, but only {format_bytes(free)} are free. "
-                "Use a smaller memory=, or close other programs."
+                f"{purpose} needs {format_bytes(count_bytes)} of shared memory, but only {format_bytes(free)} "
+                "are free. Use a smaller memory=, or close other programs."
             )
         import fcntl  # not there on Windows
 
@@ -114,10 +115,11 @@ def _forget(key: int) -> None:
 
 def block_of(array: npt.NDArray[Any]) -> tuple[Block, int] | None:
     """The block that `shared_copy` put an array into, and the array's first byte there; None for other arrays."""
-    root: Any = array
-    while isinstance(root.base, np.ndarray):
-        root = root.base
+    root: npt.NDArray[Any] = array
+    while isinstance(base := root.base, np.ndarray):
+        root = base
     found = _SHARED.get(id(root))
     if found is None or found[0]() is not root:
         return None
-    return found[1], array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
+    start: int = root.__array_interface__["data"][0]
+    return found[1], array.__array_interface__["data"][0] - start

@@ -4,39 +4,30 @@ Reads one sample and starts nothing. All memory that fitstream will allocate is 
 
     projected = slots x slot_bytes                 the ring
               + lanes x (lane_bytes + hand_bytes)  kept scratch, samples between two stages
-              + large_bytes                        one picture at a time that is too large for a lane's scratch
+              + large_bytes, once a process        one picture at a time that is too large for a lane's scratch
               + queue_bytes                        raw samples of a generator that wait for a lane
               + index_bytes                        paths, offsets and labels
+              + process_bytes                      worker processes: interpreters, functions' results, shared copies
 
 Two slots and one lane are the least; what the budget leaves goes to more slots, then to scratch. A plan whose least sum
-exceeds the budget is refused with the settings that would fit, each computed, not guessed.
+exceeds the budget is refused with the settings that would fit, each computed, not guessed (`planning`, `budget`).
+
+What a worker process costs is estimated at first. `refitted` is the same plan with what was measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
-
-import numpy as np
 
 from fitstream.batching import BatchOrder
 from fitstream.budget import Needs
 from fitstream.chain import Recipe
-from fitstream.errors import PlanError
-from fitstream.machine import available_cores, available_memory_bytes
-from fitstream.operations import Batch, Last, Operation
-from fitstream.probe import Probe, probe, recipe_of, sample_order
-from fitstream.sampling import Shard
+from fitstream.operations import Last
 from fitstream.sources.base import Sequential, Source
-from fitstream.spec import ArraySpec, Layout, Structure, format_bytes, parse_bytes
+from fitstream.spec import ArraySpec, Layout, Structure, format_bytes
 
-__all__ = ["Plan", "make_plan"]
-
-_AUTO_LIMIT_BYTES = 2 * 2**30
-_CHUNK_ROWS = 16
-_WAITING_BYTES = 1 << 20
-_MOST_LANES = 256
+__all__ = ["Plan"]
 
 
 @final
@@ -60,14 +51,21 @@ class Plan:
         layout: Where the leaves of a batch lie in a slot.
         chunk_rows: Rows that a lane takes at a time.
         lane_count: Lanes; 0 where the calling thread does the work.
-        lane_reason: Why that many.
+        auto_lanes: Fewer may run, by measurement.
+        process_count: Worker processes that there is room for; 0 for threads of this process.
+        auto_processes: Lanes start as threads and move to the worker processes by measurement.
+        lane_reason: Why that many, and where.
         slot_count: Slots of the ring.
         lane_bytes: Scratch that each lane keeps.
         hand_bytes: Samples between two stages, each lane.
         large_bytes: Scratch for one large picture at a time.
         queue_bytes: Raw samples that wait for a lane.
+        process_bytes: All that worker processes cost beyond what their lanes would cost as threads.
+        area_bytes: Shared memory for a chunk of a generator's samples.
+        room_count: Chunks of a generator's samples that may wait.
         index_bytes: Paths, offsets and labels.
         budget_bytes: What the user allows.
+        needs: What the sums were made of.
     """
 
     source: Source | Sequential
@@ -85,25 +83,58 @@ class Plan:
     layout: Layout
     chunk_rows: int
     lane_count: int
+    auto_lanes: bool
+    process_count: int
+    auto_processes: bool
     lane_reason: str
     slot_count: int
     lane_bytes: int
     hand_bytes: int
     large_bytes: int
     queue_bytes: int
+    process_bytes: int
+    area_bytes: int
+    room_count: int
     index_bytes: int
     budget_bytes: int
+    needs: Needs
 
     @property
     def projected_bytes(self) -> int:
         """All that fitstream will allocate, at most."""
-        return (
-            self.slot_count * self.layout.slot_bytes
-            + max(1, self.lane_count) * (self.lane_bytes + self.hand_bytes)
-            + self.large_bytes
-            + self.queue_bytes
-            + self.index_bytes
+        lanes = max(1, self.lane_count)
+        scratch = lanes * (self.lane_bytes + self.hand_bytes) + max(1, self.process_count) * self.large_bytes
+        return self.kept_bytes + scratch + self.process_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the main process holds wherever the lanes are: the ring, the index, waiting samples."""
+        return self.slot_count * self.layout.slot_bytes + self.queue_bytes + self.index_bytes
+
+    @property
+    def shared(self) -> bool:
+        """Whether worker processes may write to the ring."""
+        return self.process_count > 0
+
+    @property
+    def calls_functions(self) -> bool:
+        """Whether lanes call functions of the user's."""
+        return self.recipe.maps or (self.recipe.source is not None and self.recipe.source.borrows)
+
+    def refitted(self, worker_bytes: int, shared_bytes: int) -> Plan:
+        """The same plan with what a worker process, and all that they share, was found to cost.
+
+        Raises:
+            PlanError: If it doesn't fit the budget.
+        """
+        needs = replace(self.needs, worker_bytes=worker_bytes, shared_bytes=shared_bytes)
+        fitted = needs.fit(self.lane_count, self.process_count, fixed=True)
+        # fmt: off
+        return replace(
+            self, needs=needs, slot_count=fitted.slot_count, lane_bytes=fitted.lane_bytes,
+            large_bytes=fitted.large_bytes, process_bytes=needs.process_bytes(self.lane_count, self.process_count),
         )
+        # fmt: on
 
     @property
     def batch_spec(self) -> Any:
@@ -150,12 +181,16 @@ def _table(plan: Plan) -> list[str]:
     if plan.lane_bytes:
         rows.append(("scratch", f"{lanes} x {format_bytes(plan.lane_bytes)} to decode in", lanes * plan.lane_bytes))
     if plan.large_bytes:
-        pixels = (plan.largest_pixels or 0) / 1e6
-        rows.append(("large pictures", f"one at a time, in full up to {pixels:.3g} Mpx", plan.large_bytes))
+        pixels, processes = (plan.largest_pixels or 0) / 1e6, max(1, plan.process_count)
+        turn = "one at a time" if processes == 1 else f"one in each of {processes} processes"
+        rows.append(("large pictures", f"{turn}, in full up to {pixels:.3g} Mpx", processes * plan.large_bytes))
     if plan.hand_bytes:
         rows.append(("samples in hand", f"{lanes} x {format_bytes(plan.hand_bytes)}", lanes * plan.hand_bytes))
     if plan.queue_bytes:
         rows.append(("waiting samples", "read from the generator, not yet mapped", plan.queue_bytes))
+    if plan.process_bytes:
+        when = "if measurements call for them" if plan.auto_processes else "with what they share"
+        rows.append(("processes", f"{plan.process_count}, {when}", plan.process_bytes))
     if plan.index_bytes:
         rows.append(("index", "paths, offsets and labels", plan.index_bytes))
     wide = max(len(text) for _, text, _ in rows)
@@ -173,139 +208,3 @@ def _table(plan: Plan) -> list[str]:
     total = f"of {format_bytes(plan.budget_bytes)} ({plan.projected_bytes / plan.budget_bytes:.0%})"
     lines.append(f"  {'projected':<15}  {total:<{wide}}  {format_bytes(plan.projected_bytes):>8}")
     return lines
-
-
-def make_plan(
-    source: Source | Sequential,
-    operations: Sequence[Operation],
-    *,
-    whole_batch_size: int | None,
-    memory: int | str,
-    workers: int | str,
-) -> Plan:
-    """Work out the memory, or refuse.
-
-    Args:
-        source: Where samples come from.
-        operations: What is done to them.
-        whole_batch_size: For finished batches their largest size, 0 for the first one's; None for samples.
-        memory: Budget, in bytes, text or "auto".
-        workers: Lanes, or "auto".
-    Raises:
-        PlanError: If two slots and one lane cannot fit, or a setting is impossible.
-        SampleError: If the first sample can't be made.
-    """
-    whole = whole_batch_size is not None
-    budget = min(_AUTO_LIMIT_BYTES, available_memory_bytes() // 4) if memory == "auto" else parse_bytes(memory)
-    batch = Batch(1, "keep", False) if whole else _batch(operations)
-    shard = None if whole else _shard_of_batches(operations)
-    order = None
-    if isinstance(source, Source):
-        order = BatchOrder(sample_order(source, operations), batch.size, batch.last, shard)
-    recipe = recipe_of(source, operations)
-    lane_count, reason = _lanes(workers)
-    if order is None and lane_count > 1 and not recipe.stages:
-        lane_count, reason = 1, "a generator runs in one, and nothing is mapped over it"
-    first = probe(source, operations, whole=whole, limit_bytes=max(budget, 2**30))
-    if whole_batch_size is not None:
-        rows = max(whole_batch_size, first.rows)
-    else:
-        rows = batch.size if order is None else order.capacity
-    layout, batch_structure = _layout(first, rows, batch.mask)
-    steps = order.steps if order is not None else _steps(source, batch, whole)
-    chunk_rows = 1 if whole else _chunk_rows(rows, lane_count, recipe, first)
-    # fmt: off
-    needs = Needs(
-        layout=layout, budget_bytes=budget, memory=budget if memory == "auto" else memory,
-        scratch_bytes=first.scratch_bytes, large_wanted_bytes=_large_wanted_bytes(recipe),
-        hand_bytes=first.hand_bytes, waiting_bytes=chunk_rows * first.raw_bytes, hands_on=bool(recipe.stages),
-        index_bytes=source.index_bytes if isinstance(source, Source) else 0, steps=steps, whole=whole,
-        ranks=1 if shard is None else shard.count,
-    )
-    # fmt: on
-    fitted = needs.fit(lane_count, fixed=workers != "auto")
-    if fitted.lane_count < lane_count:
-        reason += f", cut to {fitted.lane_count} by the budget"
-    # fmt: off
-    return Plan(
-        source=source, recipe=recipe, order=order, sample_count=_sample_count(source, operations, whole), steps=steps,
-        batch_size=rows, last=batch.last, mask=batch.mask, whole_batches=whole, structure=first.structure,
-        specs=first.specs, batch_structure=batch_structure, layout=layout, chunk_rows=chunk_rows,
-        lane_count=fitted.lane_count, lane_reason=reason, slot_count=fitted.slot_count, lane_bytes=fitted.lane_bytes,
-        hand_bytes=needs.hand_bytes, large_bytes=fitted.large_bytes,
-        queue_bytes=needs.queue_bytes(fitted.lane_count), index_bytes=needs.index_bytes, budget_bytes=budget,
-    )
-    # fmt: on
-
-
-def _lanes(workers: int | str) -> tuple[int, str]:
-    if workers == "auto":
-        cores = min(available_cores(), _MOST_LANES)
-        return cores, f"one for each of {cores} cores" if cores > 1 else "one core"
-    if isinstance(workers, bool) or not isinstance(workers, (int, np.integer)) or not 0 <= workers <= _MOST_LANES:
-        raise PlanError(f'workers={workers!r} must be "auto" or a number of lanes from 0 to {_MOST_LANES}.')
-    return int(workers), f"workers={workers}" + ("" if workers else ": the calling thread does the work")
-
-
-def _batch(operations: Sequence[Operation]) -> Batch:
-    for operation in operations:
-        if isinstance(operation, Batch):
-            return operation
-    raise PlanError("the dataset has no batch size. Call .batch(64), or another size, before .plan() or .loader().")
-
-
-def _shard_of_batches(operations: Sequence[Operation]) -> Shard | None:
-    return operations[-1] if isinstance(operations[-1], Shard) else None
-
-
-def _layout(first: Probe, rows: int, mask: bool) -> tuple[Layout, Structure]:
-    """Layout and tree of a batch; a mask is one more part."""
-    if not mask:
-        return Layout(first.specs, rows), first.structure
-    sample = first.structure.build([0] * first.structure.leaf_count)
-    if isinstance(sample, dict):
-        if "mask" in sample:
-            raise PlanError(
-                "batch(mask=True) adds a part named 'mask', but samples have one already. Rename it in a map."
-            )
-        tree: Any = {**sample, "mask": 0}
-    else:
-        tree = (*(sample if isinstance(sample, tuple) else (sample,)), 0)
-    return Layout((*first.specs, ArraySpec((), np.dtype(np.float32))), rows), Structure(tree)
-
-
-def _chunk_rows(rows: int, lane_count: int, recipe: Recipe, first: Probe) -> int:
-    """Rows that a lane takes at a time: few, so that all lanes work on the first batch; many where rows are cheap."""
-    share = -(-rows // max(1, lane_count))
-    if recipe.source is not None and not recipe.stages and not first.scratch_bytes:
-        # Arrays are gathered by one call, which must not be cut so small that the call itself costs more than the rows.
-        worth = max(1, (1 << 18) // max(1, sum(spec.nbytes for spec in first.specs)))
-        return min(rows, max(share, worth))
-    if recipe.source is None:
-        # What a generator gave waits in memory of its own until a lane takes it.
-        return min(share, _CHUNK_ROWS, max(1, _WAITING_BYTES // max(1, first.raw_bytes)))
-    return min(share, _CHUNK_ROWS)
-
-
-def _large_wanted_bytes(recipe: Recipe) -> int:
-    options = recipe.image_options
-    if options is None:
-        return 0
-    # The file itself is in scratch too; it takes at most about a tenth of the picture that it holds.
-    return options.scratch_bytes(options.max_pixels) * 11 // 10
-
-
-def _steps(source: Source | Sequential, batch: Batch, whole: bool) -> int | None:
-    length = source.length if isinstance(source, Sequential) else len(source)
-    if length is None or whole:
-        return length
-    steps = length // batch.size if batch.last == "drop" else -(-length // batch.size)
-    if steps == 0:
-        raise PlanError(f'last="drop" leaves no batch of {batch.size}: a pass has {length} samples.')
-    return steps
-
-
-def _sample_count(source: Source | Sequential, operations: Sequence[Operation], whole: bool) -> int | None:
-    if whole:
-        return None
-    return source.length if isinstance(source, Sequential) else sample_order(source, operations).count

@@ -14,6 +14,7 @@ import numpy as np
 from fitstream.chain import Chain, Recipe, whole_rows
 from fitstream.errors import FitstreamError, PlanError
 from fitstream.operations import Batch, Decode, Map, Operation
+from fitstream.packing import TooBig, Unpackable, pack_samples
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
 from fitstream.sources.base import Sequential, Source
@@ -51,6 +52,8 @@ class Probe:
         scratch_bytes: Scratch that making it took.
         hand_bytes: The sample that the first function of the user's was given.
         raw_bytes: What a generator gave, before any stage.
+        result_bytes: What a function of the user's made.
+        unsendable: Why what a generator gave can't be placed in shared memory, or None if it can.
         rows: Rows of a finished batch, else 1.
     """
 
@@ -59,6 +62,8 @@ class Probe:
     scratch_bytes: int
     hand_bytes: int
     raw_bytes: int
+    result_bytes: int
+    unsendable: str | None
     rows: int
 
 
@@ -110,7 +115,24 @@ def probe(source: Source | Sequential, operations: Sequence[Operation], *, whole
         chain.close()
     hand_bytes = handed[0] if handed else 0
     raw_bytes = 0 if raw is None else _tree_bytes(raw)
-    return Probe(structure, specs, allowance.large_peak_bytes, hand_bytes, raw_bytes, rows)
+    made = recipe.maps or (recipe.source is not None and recipe.source.borrows)
+    result_bytes = sum(leaf.nbytes for leaf in leaves) if made else 0
+    return Probe(
+        structure, specs, allowance.large_peak_bytes, hand_bytes, raw_bytes, result_bytes, _unsendable(raw), rows
+    )
+
+
+def _unsendable(raw: Any) -> str | None:
+    """Why a generator's sample can't be placed in shared memory, or None if it can."""
+    if raw is None:
+        return None
+    try:
+        pack_samples([raw], np.empty(2 * _tree_bytes(raw) + (1 << 16), np.uint8))
+    except Unpackable as error:
+        return f"{error}"
+    except TooBig:
+        return "the generator's samples hold more than arrays, numbers and text"
+    return None
 
 
 def _tree_bytes(sample: Any) -> int:

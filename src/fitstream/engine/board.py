@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, final
 
-from fitstream.engine.ring import Slot, make_ring, make_spare
+import numpy as np
+import numpy.typing as npt
+
+from fitstream.engine.job import Job
+from fitstream.engine.ring import Slot, make_slot
 from fitstream.errors import LoaderClosed
 from fitstream.plan import Plan
-from fitstream.sampling import Indices
 
-__all__ = ["Board", "Chunk", "Run"]
+__all__ = ["Board", "Chunk", "Run", "TokenQueue"]
 
 
 @final
@@ -37,32 +40,61 @@ class Run:
         first_step: The step of that pass that it begins with.
         total: Batches in all, or None where it goes on for ever or its end isn't known yet.
         single_pass: It ends with the pass that it begins in.
+        serial: Its number among the board's runs, from 1; set when it starts.
     """
 
     first_pass: int
     first_step: int
     total: int | None
     single_pass: bool
+    serial: int = 0
 
 
 @final
 @dataclass(eq=False, slots=True)
 class Chunk:
-    """Some rows of a batch, to be filled by one lane.
+    """Some rows of a batch, to be filled by one lane. Which samples they are follows from its numbers alone.
 
     Attributes:
+        pass_index: The batch's pass.
+        step: Its place in the pass.
         start: First row.
-        indices: Source index of each row, `(rows,)`.
-        passes: Pass of each row, `(rows,)`.
+        row_count: Rows.
+        first_index: Index of the first row's sample, where the source is sequential.
         given: Raw samples, where the source is sequential.
     """
 
     slot: Slot
     run: Run
+    pass_index: int
+    step: int
     start: int
-    indices: Indices
-    passes: Indices
+    row_count: int
+    first_index: int = 0
     given: Sequence[Any] | None = None
+
+
+@final
+class TokenQueue:
+    """Tokens for lanes: a `SimpleQueue` that can also wake a thread which waits for other things as well.
+
+    Attributes:
+        wake: Called after each token, while worker processes take them; from any thread, inside a collection too.
+    """
+
+    __slots__ = ("_queue", "get", "get_nowait", "wake")
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Any] = SimpleQueue()
+        self.get = self._queue.get
+        self.get_nowait = self._queue.get_nowait
+        self.wake: Callable[[], None] | None = None
+
+    def put(self, token: Any) -> None:
+        self._queue.put(token)
+        wake = self.wake
+        if wake is not None:
+            wake()
 
 
 @final
@@ -75,20 +107,24 @@ class Board:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.job = Job.of(plan)
         self.run: Run | None = None
         self.closed = False
         self.next_number = 0
-        #: The consumer held every slot, and waiting didn't help: the rest of the run goes on without waiting for it.
-        self.hoarding = False
-        self.spare_count = 0
-        self.spares_waiting = 0
-        self.work_queue: SimpleQueue[Any] = SimpleQueue()
-        self.open_queue: SimpleQueue[Any] = self.work_queue if plan.order is not None else SimpleQueue()
+        #: Shared with worker processes: the serial number of the current run, 0 if there is none.
+        self.mark: npt.NDArray[np.int64] = np.zeros(1, np.int64)
+        self._serial = 0
+        #: The consumer held every slot, and waiting didn't help.
+        self.extended = False
+        #: Batches handed out as copies.
+        self.copy_count = 0
+        self.work_queue = TokenQueue()
+        self.open_queue = self.work_queue if plan.order is not None else TokenQueue()
         #: Slots that are ready, and None where the consumer should look again.
         self.ready_queue: SimpleQueue[Slot | None] = SimpleQueue()
         #: Bounds the raw samples of a sequential source that wait for a lane.
-        self.room = threading.Semaphore(plan.lane_count + 1)
-        self.slots = make_ring(plan.layout, plan.slot_count)
+        self.room = threading.Semaphore(plan.room_count)
+        self.slots = [make_slot(plan.layout, index, shared=plan.shared) for index in range(plan.slot_count)]
         for slot in self.slots:
             self.open_queue.put(slot)
         # Reentrant: a collection inside it may end another loader, and through a cycle this one.
@@ -109,19 +145,13 @@ class Board:
         """
         with self._lock:
             run = self.run
-            if slot.spare and slot.run is None:
-                self.spares_waiting -= 1
             if run is None or self.closed or (run.total is not None and self.next_number >= run.total):
-                self._park(slot)
+                self._parked.append(slot)
                 return None
             number = self.next_number
             self.next_number = number + 1
             slot.run, slot.number, slot.failure, slot.lease, slot.pending = run, number, None, None, 1
             return run, number
-
-    def _park(self, slot: Slot) -> None:
-        if not slot.spare:
-            self._parked.append(slot)
 
     def add_chunk(self, chunk: Chunk) -> None:
         """Hand out one more part of a batch."""
@@ -164,10 +194,7 @@ class Board:
 
     def free(self, slot: Slot) -> None:
         """Put a slot back to be filled again. Called where a lease ends, too: no lock, no event."""
-        if not slot.spare:
-            self.open_queue.put(slot)
-        else:
-            self.ready_queue.put(None)  # its batch may need another
+        self.open_queue.put(slot)
 
     # What the consumer calls.
 
@@ -176,9 +203,11 @@ class Board:
         with self._lock:
             if self.closed:
                 raise LoaderClosed("the loader is closed. Make a new one with ds.loader(...).")
+            self._serial += 1
+            run.serial = self._serial
             self.run = run
+            self.mark[0] = run.serial
             self.next_number = 0
-            self.hoarding = False
             idle = [*self._parked, *self._done.values()]
             self._parked.clear()
             self._done.clear()
@@ -192,6 +221,7 @@ class Board:
             if self.run is not run:
                 return
             self.run = None
+            self.mark[0] = 0
             idle = list(self._done.values())
             self._done.clear()
         for slot in idle:
@@ -214,23 +244,32 @@ class Board:
         with self._lock:
             return self._done.pop(number, None) if self.run is run else None
 
-    def all_leased(self) -> bool:
-        return all(slot.leased for slot in self.slots)
+    def all_leased(self, but: Slot | None = None) -> bool:
+        """Whether the consumer holds all slots, or all but one."""
+        return all(slot.leased for slot in self.slots if slot is not but)
 
-    def add_spare(self, run: Run) -> bool:
-        """Add memory for one batch beyond the ring, unless the run has no more batches."""
+    def share_mark(self, mark: npt.NDArray[np.int64]) -> None:
+        """Keep the current run's serial number where worker processes see it."""
         with self._lock:
-            if run.total is not None and self.next_number >= run.total:
-                return False
-            self.spares_waiting += 1
-            self.spare_count += 1
-        self.open_queue.put(make_spare(self.plan.layout))
-        return True
+            mark[0] = self.mark[0]
+            self.mark = mark
+
+    def extend(self) -> Slot | None:
+        """Add a slot for a consumer that keeps all others, once; from then on it may get copies."""
+        with self._lock:
+            if self.extended:
+                return None
+            self.extended = True
+        slot = make_slot(self.plan.layout, len(self.slots), shared=self.plan.shared)
+        self.slots.append(slot)
+        self.free(slot)
+        return slot
 
     def close(self) -> bool:
         """Stop handing out work. Returns False if that was done before."""
         with self._lock:
             was_open, self.closed = not self.closed, True
+            self.mark[0] = 0
             self._parked.clear()
             self._done.clear()
         self.ready_queue.put(None)
@@ -238,10 +277,11 @@ class Board:
 
     def let_go(self) -> None:
         """Drop the ring's memory, once no lane works any more. What is leased lives on in its lease alone."""
-        for queue in (self.open_queue, self.work_queue, self.ready_queue):
+        self.open_queue.wake = self.work_queue.wake = None
+        for take in (self.open_queue.get_nowait, self.work_queue.get_nowait, self.ready_queue.get_nowait):
             with contextlib.suppress(Empty):
                 while True:
-                    queue.get_nowait()
+                    take()
         for slot in self.slots:
             slot.let_go()
         self.slots = []

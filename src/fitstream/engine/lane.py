@@ -1,29 +1,26 @@
-"""Lanes: who does the work. All kinds take the same tokens from the same queues and report to the same pipeline.
+"""Lanes: who does the work. All kinds take the same tokens from the same queues and report to the same board.
 
-A token is a free `Slot`, to be opened for the next batch, or a `Chunk`, rows to be filled. A lane in a thread waits for
-tokens; the calling thread works on tokens until the batch that it wants is ready. A worker process is a third kind: a
-thread of ours that hands chunks over to it and reports what comes back.
+A token is a free `Slot`, to be opened for the next batch, or a `Chunk`, rows to be filled, or None, which means only to
+look up. A lane in a thread waits for tokens; the calling thread works on tokens until the batch that it wants is ready;
+lanes in worker processes get chunks from the pool, which takes tokens for all of them.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any, Protocol, final
 
-__all__ = ["STOP", "ThreadLane", "Token", "Worker", "work_here"]
+from fitstream.engine.board import TokenQueue
 
-#: Told to a lane to end.
-STOP = object()
-
-Token = Any
+__all__ = ["ThreadLane", "Worker", "work_here"]
 
 
 class Worker(Protocol):
     """What does one token's work; owned by one lane."""
 
-    def work(self, token: Token) -> None: ...
+    def work(self, token: Any) -> None: ...
 
     def close(self) -> None: ...
 
@@ -37,36 +34,51 @@ class ThreadLane:
         queue: Where tokens come from.
         open_worker: Makes the worker, in the thread itself.
         on_crash: Called with what escaped from the worker; the lane ends.
+
+    Attributes:
+        thread: The thread.
     """
 
     def __init__(
         self,
         name: str,
-        queue: SimpleQueue[Token],
+        queue: TokenQueue,
         open_worker: Callable[[], Worker],
         on_crash: Callable[[BaseException], None],
     ) -> None:
         self._queue = queue
         self._open_worker = open_worker
         self._on_crash = on_crash
+        self._stopping = False
         # A daemon, because a function of the user's that never returns must not keep the interpreter alive.
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
+
+    def stop(self) -> None:
+        """Let it end after what it is at. A token that it still takes goes back for others."""
+        self._stopping = True
+        self._queue.put(None)
 
     def _run(self) -> None:
         try:
             worker = self._open_worker()
             try:
-                while (token := self._queue.get()) is not STOP:
-                    worker.work(token)
-                    token = None
+                while True:
+                    token = self._queue.get()
+                    if self._stopping:
+                        if token is not None:
+                            self._queue.put(token)
+                        break
+                    if token is not None:
+                        worker.work(token)
+                        token = None
             finally:
                 worker.close()
         except BaseException as error:  # noqa: BLE001  handed over to the consumer, whatever it is
             self._on_crash(error)
 
 
-def work_here(queues: tuple[SimpleQueue[Token], ...], worker: Worker) -> bool:
+def work_here(queues: tuple[TokenQueue, ...], worker: Worker) -> bool:
     """Work on one token in the calling thread.
 
     Returns:

@@ -1,34 +1,34 @@
 """The pipeline: starts the lanes, waits for batches in order, and ends everything.
 
-The board keeps the books; here is what waits and what has a life. A consumer that waits looks once a second whether the
-lanes live. `workers=0` is the same machine: the calling thread works on tokens until its batch is ready.
+The board keeps the books, the crew holds the lanes; here is what waits. A consumer that waits looks once a second
+whether the lanes live. `workers=0` is the same machine: the calling thread works on tokens until its batch is ready.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import time
 import warnings
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any, final
 
-from fitstream.chain import Chain, Filler
 from fitstream.engine.board import Board, Run
 from fitstream.engine.codecs import codec_threads
-from fitstream.engine.filling import Filling
-from fitstream.engine.lane import STOP, ThreadLane, Worker, work_here
-from fitstream.engine.reading import Reading
+from fitstream.engine.crew import Crew, split_lanes
+from fitstream.engine.lane import Worker, work_here
+from fitstream.engine.pool import Pool
 from fitstream.engine.ring import Slot
+from fitstream.engine.tuner import Tuner
 from fitstream.errors import FitstreamError, LoaderClosed
-from fitstream.events import Event, LanesStarted, LanesStopped, RingExtended
+from fitstream.events import Event, LanesChanged, LanesStarted, LanesStopped, RingExtended
 from fitstream.plan import Plan
-from fitstream.scratch import Allowance, Arena
 
 __all__ = ["Pipeline"]
 
-#: What a consumer that lets go of batches late (JAX, at its next call) gets before a batch is made beyond the ring.
+#: What a consumer that lets go of batches late (JAX, at its next call) gets before the ring is extended.
 _GRACE_S = 0.1
 #: How often a waiting consumer looks whether the lanes live.
 _WATCH_S = 1.0
@@ -44,25 +44,37 @@ class Pipeline:
         plan: What to run.
         emit: Called with each event.
         owner: The loader's identity, for generators that can run only once.
+    Raises:
+        PlanError: If a source or function can't be sent to a worker process, or memory for the ring is not there.
+
+    Attributes:
+        plan: What runs: with what worker processes were found to cost, if there are some.
     """
 
     def __init__(self, plan: Plan, emit: Callable[[Event], None], owner: object) -> None:
-        self.plan = plan
-        self.board = Board(plan)
         self._emit = emit
-        self._owner = owner
-        self._allowance = Allowance(plan.lane_bytes, plan.large_bytes, plan.budget_bytes)
-        self._chains: list[Chain] = []
         self._crash: BaseException | None = None
-        self._lanes: list[tuple[ThreadLane, SimpleQueue[Any]]] = []
-        self._here: Worker | None = None
         #: Streams may be used from several threads, but the worker of the calling thread is one.
         self._here_lock = threading.Lock()
         self._idle_turns = 0
-        self._decodes = plan.recipe.image_options is not None
-        if self._decodes:
-            codec_threads.hold()
-        self._start_lanes()
+        pool: Pool | None = None
+        with contextlib.ExitStack() as undo:
+            if plan.process_count and not plan.auto_processes:
+                pool = Pool(plan, split_lanes(plan.lane_count, plan.process_count), emit)
+                undo.callback(pool.close)
+                plan = plan.refitted(pool.worker_bytes, pool.shared_bytes)
+            self.plan = plan
+            self.board = Board(plan)
+            if pool is not None:
+                pool.attach(self.board, self._crashed)
+            # Threads of ours decode, or may.
+            self._holds_codecs = plan.recipe.image_options is not None and pool is None
+            if self._holds_codecs:
+                codec_threads.hold()
+                undo.callback(codec_threads.release)
+            self.crew = Crew(self.board, owner, self._crashed, pool)
+            self._tuner = Tuner(self.board, self.crew, emit, self._crashed)
+            undo.pop_all()
         ring_bytes = plan.slot_count * plan.layout.slot_bytes
         try:
             emit(LanesStarted(plan.lane_count, plan.slot_count, ring_bytes, plan.lane_reason))
@@ -70,35 +82,8 @@ class Pipeline:
             self.close()
             raise
 
-    def _start_lanes(self) -> None:
-        plan, board = self.plan, self.board
-        sequential = plan.order is None
-        if plan.lane_count == 0:
-            self._here = self._reading(False) if sequential else self._filling()
-            return
-        # Without stages nothing is left to do for other lanes: the reading lane fills the rows.
-        hands_on = bool(plan.recipe.stages)
-        if sequential:
-            self._lane("fitstream-reader", board.open_queue, lambda: self._reading(hands_on))
-        for i in range(plan.lane_count if hands_on or not sequential else 0):
-            self._lane(f"fitstream-lane-{i}", board.work_queue, self._filling)
-
-    def _lane(self, name: str, queue: SimpleQueue[Any], open_worker: Callable[[], Worker]) -> None:
-        self._lanes.append((ThreadLane(name, queue, open_worker, self._crashed), queue))
-
-    def _filling(self) -> Worker:
-        return Filling(self.board, self._filler())
-
-    def _reading(self, hands_on: bool) -> Worker:
-        return Reading(self.board, self._filler(), hands_on, self._owner)
-
-    def _filler(self) -> Filler:
-        chain = Chain(self.plan.recipe, Arena(self._allowance))
-        self._chains.append(chain)
-        return Filler(chain, self.plan.structure, self.plan.specs)
-
     def _crashed(self, error: BaseException) -> None:
-        self._crash = error
+        self._crash = self._crash or error
         self.board.ready_queue.put(None)
 
     def take(self, run: Run, number: int) -> tuple[Slot, list[Any]] | None:
@@ -110,6 +95,7 @@ class Pipeline:
             FitstreamError: The failure of a sample of the batch, or `LoaderClosed` if the run was abandoned.
         """
         board = self.board
+        asked_s = time.perf_counter()
         while (slot := board.claim(run, number)) is None:
             if board.closed:
                 raise LoaderClosed("the loader was closed while a batch was awaited.")
@@ -120,26 +106,27 @@ class Pipeline:
                 raise self._crash_error()
             if run.total is not None and number >= run.total:
                 return None
-            self._make_room(run, number)
+            self._make_room(number)
             self._advance()
         if slot.failure is not None:
             raise slot.failure[1]
-        leaves = slot.hand_out(board.free)
-        if board.hoarding and self._lanes and board.next_number <= number + 1 and board.all_leased():
-            self._add_spare(run)
-        return slot, leaves
+        self._tuner.delivered(run, asked_s)
+        if board.extended and board.all_leased(but=slot):
+            board.copy_count += 1
+            return slot, slot.copy_out(board.free)
+        return slot, slot.hand_out(board.free)
 
     def _advance(self) -> None:
         """Wait for news, or work for it where there are no lanes."""
-        board = self.board
-        if self._here is not None:
+        board, here = self.board, self.crew.here
+        if here is not None:
             with self._here_lock:
-                self._work(self._here)
+                self._work(here)
             return
         try:
             board.file(board.ready_queue.get(timeout=_WATCH_S))
         except Empty:
-            dead = [lane.thread.name for lane, _ in self._lanes if not lane.thread.is_alive()]
+            dead = self.crew.dead()
             if dead:
                 why = f"{', '.join(dead)} is gone; a process that was forked must make a loader of its own"
                 self._crash = self._crash or RuntimeError(why)
@@ -158,26 +145,21 @@ class Pipeline:
                 raise RuntimeError("a bug in fitstream: no work is left, but a batch is missing") from None
             time.sleep(0.001)
 
-    def _make_room(self, run: Run, number: int) -> None:
-        """Have a batch made beyond the ring if the consumer holds every slot."""
+    def _make_room(self, number: int) -> None:
+        """Extend the ring if the consumer holds all of it."""
         board = self.board
-        if number < board.next_number or board.spares_waiting or not board.all_leased():
+        if number < board.next_number or not board.all_leased():
             return
         deadline = time.monotonic() + _GRACE_S
-        while True:
+        while time.monotonic() < deadline:
             # JAX lets go of what it has consumed in a young collection; a full one would cost too much.
             gc.collect(0)
             if not board.all_leased():
                 return
-            if board.hoarding or time.monotonic() > deadline:
-                break
             time.sleep(0.001)
-        board.hoarding = True
-        self._add_spare(run)
-
-    def _add_spare(self, run: Run) -> None:
-        if self.board.add_spare(run):
-            self._emit(RingExtended(len(self.board.slots), self.plan.layout.slot_bytes))
+        slot = board.extend()
+        if slot is not None:
+            self._emit(RingExtended(slot.index, self.plan.layout.slot_bytes))
 
     def _crash_error(self) -> BaseException:
         error = self._crash
@@ -188,35 +170,33 @@ class Pipeline:
         return crash
 
     @property
-    def fallback_count(self) -> int:
-        """JPEG files that the fast decoder refused and Pillow read."""
-        return sum(chain.fallback_count for chain in list(self._chains))
+    def decision(self) -> LanesChanged | None:
+        """What was last decided about the lanes while running."""
+        return self._tuner.decision
 
     @property
     def peak_bytes(self) -> int:
-        """The ring and the most scratch that was in use."""
-        scratch = sum(chain.arena.peak_bytes for chain in list(self._chains)) + self._allowance.large_peak_bytes
-        return self.plan.slot_count * self.plan.layout.slot_bytes + scratch
+        """The ring and the most scratch that was in use, or memory of worker processes that was measured."""
+        return self.plan.slot_count * self.plan.layout.slot_bytes + self.crew.peak_bytes
 
     def close(self, *, patient: bool = True) -> None:
-        """End the lanes and let the ring go. Batches that the consumer holds stay valid."""
+        """End the lanes and let the ring go. Safe to call twice; called by a finalizer, too.
+
+        Args:
+            patient: Wait for functions of the user's to return; else only for a moment.
+        """
         join_s = _JOIN_S if patient else _HASTY_JOIN_S
         if not self.board.close():
             return
-        for _, queue in self._lanes:
-            queue.put(STOP)
-        if self._here is not None:
-            self._here.close()
-        deadline = time.monotonic() + join_s
+        self._tuner.close()
+        self.crew.stop()
+        stuck: list[str] = []
         try:
-            for lane, _ in self._lanes:
-                if lane.thread is not threading.current_thread():
-                    lane.thread.join(max(0.0, deadline - time.monotonic()))
+            stuck = self.crew.join(time.monotonic() + join_s)
         finally:
             # Also when Ctrl-C comes a second time.
-            if self._decodes:
+            if self._holds_codecs:
                 codec_threads.release()
-        stuck = [lane.thread.name for lane, _ in self._lanes if lane.thread.is_alive()]
         if not stuck:
             self.board.let_go()
         self._emit(LanesStopped())

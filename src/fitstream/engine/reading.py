@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, final
 
-import numpy as np
-
 from fitstream.chain import Filler
 from fitstream.engine.board import Board, Chunk, Run
 from fitstream.engine.filling import fill_chunk
@@ -151,8 +149,7 @@ class Reading:
             if not given:
                 self._give_room()
                 break
-            indices = np.arange(first, first + len(given), dtype=np.int64)
-            chunk = Chunk(slot, run, rows, indices, np.full(len(given), self._pass, dtype=np.int64), given)
+            chunk = Chunk(slot, run, self._pass, self._step, rows, len(given), first, given)
             rows += len(given)
             if self._hands_on:
                 self._board.add_chunk(chunk)

@@ -9,9 +9,14 @@ A slot goes round through four states. Who moves it is in brackets:
 A lease is one plain NumPy array, the root, over the slot's bytes; every leaf of the batch is a view of it, and NumPy
 lets all views of views refer to that root. So the root dies exactly when the consumer holds no array of the batch any
 more, and its weak reference's callback frees the slot. The callback may run in any thread, inside garbage collection
-too: it does nothing but put the slot on a `SimpleQueue`, whose `put` is reentrant.
+too: it does nothing but put the slot on a queue whose `put` is reentrant.
 
-Leaves start at multiples of 64 bytes, so that frameworks can alias them, which the lease survives.
+A consumer that keeps more batches than there are slots gets copies, so that lanes always have a slot to fill. Leaves
+start at multiples of 64 bytes, so that frameworks can alias them, which the lease survives.
+
+Each slot has memory of its own, so that a batch that is kept beyond the loader's end keeps no other's. It is private
+where only threads write to it (a forked child then keeps the batches that it held), and a `Block` where worker
+processes may.
 """
 
 from __future__ import annotations
@@ -26,9 +31,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.errors import LoaderClosed
+from fitstream.memory import Block
 from fitstream.spec import Layout
 
-__all__ = ["Slot", "make_ring", "make_spare"]
+__all__ = ["Slot", "make_slot"]
 
 
 @final
@@ -37,9 +43,10 @@ class Slot:
     """The memory of one batch and what is being done with it.
 
     Attributes:
+        index: Its place in the ring.
         buffer: The memory that holds it.
+        block: The same as shared memory, or None where it is private.
         leaves: Arrays that lanes write, `(rows, ...)` each.
-        spare: Memory beyond the ring, made for a consumer that holds every slot; it serves one batch.
         run: The run (see `board`) that the content belongs to, or None.
         number: The batch's place in that run, from 0.
         rows: Rows that the batch has.
@@ -48,9 +55,10 @@ class Slot:
         lease: The handed-out root, while it lives.
     """
 
+    index: int
     buffer: Any
+    block: Block | None
     layout: Layout
-    spare: bool
     leaves: list[npt.NDArray[Any]]
     run: Any = None
     number: int = -1
@@ -70,12 +78,15 @@ class Slot:
     def let_go(self) -> None:
         """Drop the memory now, and not when the collector finds the cycles through callback and traceback."""
         self.buffer, self.leaves, self.lease, self.failure = None, [], None, None
+        if self.block is not None:
+            self.block.close()
+            self.block = None
 
     def hand_out(self, on_end: Callable[[Slot], None]) -> list[npt.NDArray[Any]]:
         """Start a lease.
 
         Args:
-            on_end: Called with this slot when the consumer has dropped every array of the batch; must not block.
+            on_end: Called with this slot when it may be filled again; must not block.
         Returns:
             The batch's leaves, views of one root.
         """
@@ -86,27 +97,34 @@ class Slot:
         self.lease = weakref.ref(root, lambda _: on_end(self))
         return self.layout.leaves(root, self.rows)
 
+    def copy_out(self, on_end: Callable[[Slot], None]) -> list[npt.NDArray[Any]]:
+        """Copy the batch into memory that belongs to the consumer; as `hand_out` otherwise."""
+        root = np.frombuffer(_map(self.layout.slot_bytes), np.uint8)
+        leaves = self.layout.leaves(root, self.rows)
+        for ours, theirs in zip(self.leaves, leaves, strict=True):
+            theirs[...] = ours[: self.rows]
+        on_end(self)
+        return leaves
 
-def make_ring(layout: Layout, slot_count: int) -> list[Slot]:
-    """Allocate the ring: anonymous memory, each slot's freed when its last lease and the slot are gone."""
-    return [_make_slot(layout, spare=False) for _ in range(slot_count)]
 
+def make_slot(layout: Layout, index: int, *, shared: bool) -> Slot:
+    """Allocate one slot.
 
-def make_spare(layout: Layout) -> Slot:
-    """Allocate a slot beyond the ring."""
-    return _make_slot(layout, spare=True)
+    Args:
+        layout: Of a batch.
+        index: Its place in the ring.
+        shared: Whether worker processes write to it.
+    Raises:
+        PlanError: If the machine has not that much memory free.
+    """
+    block = Block.make(layout.slot_bytes, "A batch") if shared else None
+    buffer = _map(layout.slot_bytes) if block is None else block.mapping
+    leaves = layout.leaves(np.frombuffer(buffer, np.uint8, layout.slot_bytes), layout.rows)
+    return Slot(index, buffer, block, layout, leaves)
 
 
 def _map(count_bytes: int) -> mmap.mmap:
     """Page-aligned memory, so that leaves are 64-byte aligned. Never closed by hand: leases may outlive the loader."""
     if hasattr(mmap, "MAP_PRIVATE"):
-        # Private, so that a forked child keeps the batches that it held, whatever is written here later.
         return mmap.mmap(-1, count_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return mmap.mmap(-1, count_bytes)
-
-
-def _make_slot(layout: Layout, *, spare: bool) -> Slot:
-    # A mapping for each slot, so that a batch that is kept beyond the loader's end keeps no other slot's memory.
-    buffer = _map(layout.slot_bytes)
-    root = np.frombuffer(buffer, np.uint8, layout.slot_bytes)
-    return Slot(buffer, layout, spare, layout.leaves(root, layout.rows))

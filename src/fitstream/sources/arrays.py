@@ -1,11 +1,12 @@
-"""Arrays in memory or mapped from disk, and anything with `__len__` and `__getitem__`.
+"""Arrays in memory or on disk, and anything with `__len__` and `__getitem__`.
 
-Arrays are never copied as a whole: a lane takes the rows of a batch in one call per array, straight into the slot.
+Arrays are never copied as a whole: a lane takes the rows of a chunk in one call per array, straight into the slot.
+What goes to a worker process is the memory of an array, or where on disk it lies, and never its numbers in a message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -15,6 +16,7 @@ from fitstream.errors import SourceError
 from fitstream.sampling import Indices
 from fitstream.scratch import Arena
 from fitstream.sources.base import Reader, Source
+from fitstream.sources.stored import ReadAhead, StoredArray, portable
 from fitstream.spec import Structure
 
 __all__ = ["ArraySource", "SequenceSource"]
@@ -25,7 +27,7 @@ class ArraySource(Source):
     """A tree of arrays whose first axes have one length; a sample is one row of each.
 
     Args:
-        tree: A NumPy array, `np.memmap`, list of numbers, or a tuple or dict of them.
+        tree: A NumPy array, `np.memmap`, h5py Dataset, zarr Array, list of numbers, or a tuple or dict of them.
     Raises:
         SourceError: If an array has no rows or no numbers, or the lengths differ.
     """
@@ -45,6 +47,10 @@ class ArraySource(Source):
             raise SourceError(f"arrays of one dataset need first axes of one length, but these differ ({told}).")
         if lengths == {0}:
             raise SourceError("the arrays have no rows, so there is nothing to feed.")
+        self.fetches_many = any(isinstance(array, StoredArray) for array in self.arrays)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"arrays": [portable(array) for array in self.arrays]}
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -52,31 +58,40 @@ class ArraySource(Source):
     def open(self) -> Reader:
         return _ArrayReader(self)
 
+    @property
+    def memory_bytes(self) -> int:
+        return sum(a.nbytes for a in self.arrays if isinstance(a, np.ndarray) and not isinstance(a, np.memmap))
+
     def labels(self) -> npt.NDArray[np.generic] | None:
-        """The second part, where samples are tuples of at least two."""
-        return self.arrays[1] if self.structure.names[:2] == ["[0]", "[1]"] else None
+        """The second part, where samples are tuples of at least two and it is in memory, mapped, or small."""
+        if self.structure.names[:2] != ["[0]", "[1]"]:
+            return None
+        array = self.arrays[1]
+        return array.small_numbers() if isinstance(array, StoredArray) else array
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{a.dtype.name}{list(a.shape)}" for a in self.arrays)
         return f"{len(self):,} rows of arrays ({kinds})"
 
 
-def _rows(leaf: Any, name: str) -> npt.NDArray[Any]:
+def _rows(leaf: Any, name: str) -> npt.NDArray[Any] | StoredArray:
     where = f"the array at {name}" if name else "the array"
-    if hasattr(leaf, "chunks") and not isinstance(leaf, np.ndarray):
+    stored = StoredArray.of(leaf, where)
+    if stored is None and hasattr(leaf, "chunks") and not isinstance(leaf, np.ndarray):
         raise SourceError(
-            f"{where} is a {type(leaf).__module__}.{type(leaf).__name__}, which is read from disk in chunks. "
-            "Load it with [...] if memory holds it, or read it row by row with from_sequence."
+            f"{where} is a {type(leaf).__module__}.{type(leaf).__name__}, which is read in chunks, but is no h5py or "
+            "zarr array. Load it with [...] if memory holds it, or read it row by row with from_sequence."
         )
     if isinstance(leaf, list) and any(isinstance(child, np.ndarray) and child.ndim for child in leaf):
         raise SourceError(f"{where} is a list of arrays. Use a tuple for several parts, np.stack for one array.")
     if isinstance(leaf, np.ma.MaskedArray):
         raise SourceError(f"{where} is masked. Fill it with .filled(value), or pass data and mask as two parts.")
     try:
-        array = leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)
+        # Of a memmap, the plain array over the same memory: the class alone makes each access some times slower.
+        array = stored if stored is not None else np.asarray(leaf)
     except ValueError as error:
         raise SourceError(f"{where} is ragged ({error}). Pad the rows to one length, or use from_sequence.") from None
-    if array.ndim == 0:
+    if len(array.shape) == 0:
         raise SourceError(f"{where} is a single number; it needs a first axis of samples.")
     if array.dtype.kind not in "biufc":
         raise SourceError(f"{where} has dtype {array.dtype}; arrays must hold numbers. Encode text and objects first.")
@@ -84,30 +99,59 @@ def _rows(leaf: Any, name: str) -> npt.NDArray[Any]:
 
 
 @final
+class _Rows:
+    """Rows of an array in memory, or mapped into it."""
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self._array = array
+        self.row_shape = array.shape[1:]
+        self.dtype = array.dtype.newbyteorder("=")
+        # np.take copies a whole array that isn't plain in memory; such ones go by fancy indexing, rows only.
+        self._plain = array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
+        self._ahead = ReadAhead.of(array) if self._plain else None
+
+    def row(self, index: int) -> npt.NDArray[Any]:
+        return np.array(self._array[index], dtype=self.dtype)
+
+    def gather(self, indices: Indices, run: bool, rows: npt.NDArray[Any]) -> None:
+        if run:
+            rows[...] = self._array[int(indices[0]) : int(indices[0]) + len(indices)]
+        elif self._ahead is not None:
+            self._ahead.take(self._array, indices, rows)
+        elif self._plain:
+            np.take(self._array, indices, axis=0, out=rows, mode="clip")
+        else:
+            rows[...] = self._array[indices]
+
+    def close(self) -> None:
+        pass
+
+
+@final
 class _ArrayReader(Reader):
     def __init__(self, source: ArraySource) -> None:
-        self._arrays = source.arrays
         self._structure = source.structure
-        # np.take copies a whole array that isn't plain in memory; such ones go by fancy indexing, rows only.
-        self._plain = [a.flags.c_contiguous and a.flags.aligned and a.dtype.isnative for a in self._arrays]
+        self._arrays = [array.open() if isinstance(array, StoredArray) else _Rows(array) for array in source.arrays]
 
     def read(self, index: int, arena: Arena) -> Any:
         # A copy, so that a function of the user's that works in place can't change the source.
-        return self._structure.build(
-            [np.array(array[index], dtype=array.dtype.newbyteorder("=")) for array in self._arrays]
-        )
+        return self._structure.build([array.row(index) for array in self._arrays])
+
+    def read_many(self, indices: Indices) -> Sequence[Any]:
+        chunks = [np.empty((len(indices), *array.row_shape), array.dtype) for array in self._arrays]
+        self.gather(indices, chunks)
+        return [self._structure.build([chunk[i, ...] for chunk in chunks]) for i in range(len(indices))]
 
     def gather(self, indices: Indices, out: Sequence[npt.NDArray[Any]]) -> bool:
-        first, count = int(indices[0]), len(indices)
-        in_line = count > 1 and bool((np.diff(indices) == 1).all())
-        for array, plain, rows in zip(self._arrays, self._plain, out, strict=True):
-            if in_line:
-                rows[...] = array[first : first + count]
-            elif plain:
-                np.take(array, indices, axis=0, out=rows, mode="clip")
-            else:
-                rows[...] = array[indices]
+        last = int(indices[-1]) - int(indices[0]) == len(indices) - 1  # tells shuffled rows at once
+        run = last and bool((np.diff(indices) == 1).all())
+        for array, rows in zip(self._arrays, out, strict=True):
+            array.gather(indices, run, rows)
         return True
+
+    def close(self) -> None:
+        for array in self._arrays:
+            array.close()
 
 
 @final
@@ -115,7 +159,8 @@ class SequenceSource(Source):
     """Anything with `__len__` and `__getitem__`: a list, a PyTorch Dataset, a Hugging Face dataset, a Keras Sequence.
 
     Args:
-        obj: The object. Lanes call it from several threads at once.
+        obj: The object. Lanes call it from several threads at once. Where it has `__getitems__(indices)`, which takes a
+            list of places and returns a list of samples, that is called once for the samples of a chunk.
         what: What it holds, "samples" or "batches", for messages.
     Raises:
         SourceError: If it is empty.
@@ -134,6 +179,7 @@ class SequenceSource(Source):
         self._length = len(obj)
         if self._length == 0:
             raise SourceError(f"the {type(obj).__name__} is empty (len() is 0), so there is nothing to feed.")
+        self.fetches_many = what == "samples" and callable(getattr(obj, "__getitems__", None))
 
     def __len__(self) -> int:
         return self._length
@@ -152,3 +198,11 @@ class _SequenceReader(Reader):
 
     def read(self, index: int, arena: Arena) -> Any:
         return self._obj[index]
+
+    def read_many(self, indices: Indices) -> Sequence[Any]:
+        samples = self._obj.__getitems__(indices.tolist())
+        if isinstance(samples, Mapping) or not hasattr(samples, "__len__"):
+            raise SourceError(f"__getitems__ returned a {type(samples).__name__}, not a list of {len(indices)} samples")
+        if len(samples) != len(indices):
+            raise SourceError(f"__getitems__ was asked for {len(indices)} samples and returned {len(samples)}")
+        return list(samples)

@@ -44,6 +44,16 @@ class Reader(ABC):
         """
         return False
 
+    def read_many(self, indices: Indices) -> Sequence[Any]:
+        """Read many samples in one call. Asked only of sources that say `fetches_many`.
+
+        Args:
+            indices: `(rows,)`.
+        Returns:
+            One sample a row, as `read` gives them, but none in an arena.
+        """
+        raise NotImplementedError
+
     def close(self) -> None:
         """Close what was opened. Called once, in the lane."""
 
@@ -55,6 +65,8 @@ class Source(ABC):
     class_names: list[str] | None = None
     #: Whether what is read belongs to someone else, so that functions must be given copies.
     borrows = False
+    #: Whether samples can be read many at a time (`Reader.read_many`). A lane then holds the raw samples of a chunk.
+    fetches_many = False
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -66,6 +78,11 @@ class Source(ABC):
     @property
     def index_bytes(self) -> int:
         """Bytes that the source's own index (paths, offsets, labels) holds in memory."""
+        return 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the user's arrays in memory, which worker processes need one shared copy of."""
         return 0
 
     def path(self, index: int) -> str | None:

@@ -1,0 +1,202 @@
+"""The crew: which lanes run now, and where. Started once, changed by the tuner, ended by the pipeline.
+
+Lanes that only fill chunks can be fewer or more from one moment to the next, and can be threads of this process or held
+by worker processes: they all take tokens from the same queue, so nothing is lost or done twice when they change. The
+reading lane of a generator is always one thread here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import final
+
+from fitstream.chain import Chain
+from fitstream.engine.board import Board, TokenQueue
+from fitstream.engine.filling import Filling
+from fitstream.engine.lane import ThreadLane, Worker
+from fitstream.engine.pool import Pool
+from fitstream.engine.reading import Reading
+from fitstream.machine import thread_times_ns
+
+__all__ = ["Crew", "split_lanes"]
+
+
+def split_lanes(lane_count: int, process_count: int) -> list[int]:
+    """Lanes of each process, as even as can be."""
+    return [lane_count // process_count + (i < lane_count % process_count) for i in range(process_count)]
+
+
+@final
+class Crew:
+    """The lanes of one pipeline.
+
+    Args:
+        board: Where tokens come from.
+        owner: The loader's identity, for generators that can run only once.
+        on_crash: Called with what escaped from a lane.
+        pool: Worker processes that hold the lanes from the start, or None for threads.
+
+    Attributes:
+        here: What the calling thread works with, where there are no lanes.
+        lane_count: Lanes that fill chunks now.
+        pool: Worker processes, while they hold the lanes.
+    """
+
+    def __init__(
+        self, board: Board, owner: object, on_crash: Callable[[BaseException], None], pool: Pool | None
+    ) -> None:
+        plan = board.plan
+        self._board = board
+        self._owner = owner
+        self._on_crash = on_crash
+        self._allowance = board.job.allowance()
+        self._fillings: list[Filling] = []
+        self._lanes: list[ThreadLane] = []
+        self._ended: list[ThreadLane] = []
+        self._lock = threading.Lock()
+        self._past_ns = self._past_fallbacks = self._scratch_bytes = self._pool_bytes = 0
+        self._retired: list[Pool] = []
+        self._read_chain: Chain | None = None
+        self.reader: ThreadLane | None = None
+        self.here: Worker | None = None
+        self.pool: Pool | None = None
+        self.lane_count = 0
+        sequential = plan.order is None
+        if plan.lane_count == 0:
+            self.here = self._read(hands_on=False) if sequential else self._fill()
+            return
+        # Without stages nothing is left to do for other lanes: the reading lane fills the rows.
+        hands_on = bool(plan.recipe.stages)
+        if sequential:
+            self.reader = self._lane("fitstream-reader", board.open_queue, lambda: self._read(hands_on=hands_on))
+        if pool is not None:
+            self.move_to(pool)
+        elif hands_on or not sequential:
+            self.set_lanes(plan.lane_count)
+
+    def set_lanes(self, count: int) -> None:
+        """Run this many lanes from now on, where they run now."""
+        self.lane_count = count
+        if self.pool is not None:
+            self.pool.set_lanes(count)
+            return
+        while len(self._lanes) < count:
+            number = len(self._lanes) + len(self._ended)
+            self._lanes.append(self._lane(f"fitstream-lane-{number}", self._board.work_queue, self._fill))
+        while len(self._lanes) > count:
+            self._ended = [lane for lane in self._ended if lane.thread.is_alive()]
+            lane = self._lanes.pop()
+            lane.stop()
+            self._ended.append(lane)
+
+    def move_to(self, pool: Pool) -> None:
+        """Let worker processes hold the lanes. The pool has been given the board's ring already."""
+        self.set_lanes(0)
+        self.pool = pool
+        self.set_lanes(sum(pool.lane_counts))
+        pool.activate()
+
+    def move_back(self) -> None:
+        """Let threads hold the lanes again. The pool finishes what it has in hand and then ends by itself."""
+        pool, count = self.pool, self.lane_count
+        assert pool is not None
+        self.pool = None
+        pool.retire()
+        self._retired.append(pool)
+        self.set_lanes(count)
+
+    def _lane(self, name: str, queue: TokenQueue, open_worker: Callable[[], Worker]) -> ThreadLane:
+        return ThreadLane(name, queue, open_worker, self._on_crash)
+
+    def _read(self, *, hands_on: bool) -> Worker:
+        filler = self._board.job.filler(self._allowance)
+        self._read_chain = filler.chain
+        return Reading(self._board, filler, hands_on, self._owner)
+
+    def _fill(self) -> Worker:
+        filling = Filling(self._board, self._board.job.filler(self._allowance), self._left)
+        with self._lock:
+            self._fillings.append(filling)
+        return filling
+
+    def _left(self, filling: Filling) -> None:
+        """Keep what a lane that ends has counted, and not the lane."""
+        self._note()
+        with self._lock:
+            self._fillings.remove(filling)
+            self._past_ns += filling.wall_ns
+            self._past_fallbacks += filling.filler.chain.fallback_count
+
+    def _note(self) -> None:
+        chains = [one.filler.chain for one in list(self._fillings)]
+        if self._read_chain is not None:
+            chains.append(self._read_chain)
+        now = sum(chain.arena.peak_bytes for chain in chains) + self._allowance.large_peak_bytes
+        self._scratch_bytes = max(self._scratch_bytes, now)
+
+    @property
+    def _pools(self) -> list[Pool]:
+        return self._retired + ([self.pool] if self.pool is not None else [])
+
+    # What was measured.
+
+    @property
+    def wall_ns(self) -> int:
+        """Time that lanes spent on chunks, all lanes since the start."""
+        return (
+            self._past_ns + sum(one.wall_ns for one in list(self._fillings)) + sum(one.wall_ns for one in self._pools)
+        )
+
+    def thread_times_ns(self) -> tuple[int, int] | None:
+        """How long the lanes' threads ran, and waited for a core; None where that is not known."""
+        times = [thread_times_ns(lane.thread.native_id) for lane in self._lanes]
+        known = [one for one in times if one is not None]
+        if not times or len(known) < len(times):
+            return None
+        return sum(ran for ran, _ in known), sum(waited for _, waited in known)
+
+    @property
+    def fallback_count(self) -> int:
+        """JPEG files that the fast decoder refused and Pillow read."""
+        mine = self._past_fallbacks + sum(one.filler.chain.fallback_count for one in list(self._fillings))
+        read = self._read_chain.fallback_count if self._read_chain is not None else 0
+        return mine + read + sum(pool.fallback_count for pool in self._pools)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most scratch that was in use here, or memory of worker processes."""
+        self._note()
+        return self._scratch_bytes + max((pool.peak_bytes for pool in self._pools), default=0)
+
+    # The end.
+
+    def dead(self) -> list[str]:
+        """Names of the threads that should run and don't, as after a fork."""
+        threads = [lane.thread for lane in self._lanes]
+        threads += [one.thread for one in (self.reader, self.pool) if one is not None]
+        return [thread.name for thread in threads if not thread.is_alive()]
+
+    def stop(self) -> None:
+        """Tell all lanes to end. Worker processes end first, so that they take no token meant for a thread."""
+        for pool in self._pools:
+            pool.close()
+        if self.reader is not None:
+            self.reader.stop()
+        for lane in self._lanes:
+            lane.stop()
+        if self.here is not None:
+            self.here.close()
+
+    def join(self, deadline: float) -> list[str]:
+        """Wait until the threads ended, by the monotonic clock.
+
+        Returns:
+            Names of those that did not.
+        """
+        lanes = [*self._lanes, *self._ended, *([self.reader] if self.reader is not None else [])]
+        for lane in lanes:
+            if lane.thread is not threading.current_thread():
+                lane.thread.join(max(0.0, deadline - time.monotonic()))
+        return [lane.thread.name for lane in lanes if lane.thread.is_alive()]

@@ -1,0 +1,64 @@
+"""The part of a plan that a lane needs, in whichever process: how samples are made and where their rows lie.
+
+It holds no open file and no memory, so that it can be sent to a worker process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+from fitstream.batching import BatchOrder
+from fitstream.chain import Chain, Filler, Recipe
+from fitstream.plan import Plan
+from fitstream.scratch import Allowance, Arena
+from fitstream.spec import ArraySpec, Layout, Structure
+
+__all__ = ["Job"]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """What lanes do; the attributes are those of `Plan`."""
+
+    recipe: Recipe
+    order: BatchOrder | None
+    whole_batches: bool
+    layout: Layout
+    structure: Structure
+    specs: tuple[ArraySpec, ...]
+    lane_bytes: int
+    large_bytes: int
+    budget_bytes: int
+
+    @staticmethod
+    def of(plan: Plan) -> Job:
+        """The lanes' part of a plan."""
+        return Job(**{name: getattr(plan, name) for name in Job.__dataclass_fields__})
+
+    def parts(self) -> dict[str, Any]:
+        """The same by names that mean something to users, for messages about what can't be sent."""
+        parts: dict[str, Any] = {"source": self.recipe.source}
+        for number, (_, stage) in enumerate(self.recipe.stages):
+            name = stage.name if stage.name not in parts else f"{stage.name} (stage {number})"
+            parts[name] = stage
+        parts["plan"] = replace(self, recipe=replace(self.recipe, source=None, stages=()))
+        parts["places"] = tuple(place for place, _ in self.recipe.stages)
+        return parts
+
+    @staticmethod
+    def joined(parts: dict[str, Any]) -> Job:
+        """The reverse of `parts`."""
+        source, *stages, rest, places = parts.values()
+        assert isinstance(rest, Job)
+        recipe = replace(rest.recipe, source=source, stages=tuple(zip(places, stages, strict=True)))
+        return replace(rest, recipe=recipe)
+
+    def allowance(self) -> Allowance:
+        """The scratch of the lanes of one process."""
+        return Allowance(self.lane_bytes, self.large_bytes, self.budget_bytes)
+
+    def filler(self, allowance: Allowance) -> Filler:
+        """Open the source and the decoders for one lane."""
+        return Filler(Chain(self.recipe, Arena(allowance)), self.structure, self.specs)

@@ -1,0 +1,147 @@
+"""What the main process and its workers say to each other: small messages of fixed size, over sockets of packets.
+
+Descriptors travel beside a message (`SCM_RIGHTS`). Arrays never travel; they are where both sides map them. Only rare
+messages (a start, a failure) carry text, as JSON. Nothing received is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any, NamedTuple, final
+
+from fitstream.errors import SampleError
+
+__all__ = [
+    "ATTACH",
+    "ATTACHED",
+    "BROKEN",
+    "DONE",
+    "FILL",
+    "HELLO",
+    "MOST_BYTES",
+    "MOST_FDS",
+    "READY",
+    "STOP",
+    "Done",
+    "Fill",
+    "WorkerTraceback",
+    "failure_text",
+    "read_failure",
+    "read_note",
+    "write_note",
+]
+
+# To a worker: open the parcel whose descriptors come with it; map slots; fill rows; end one lane.
+HELLO, ATTACH, FILL, STOP = b"H", b"A", b"F", b"S"
+# From a worker: opened; mapped; rows are filled, or failed; it can't go on.
+READY, ATTACHED, DONE, BROKEN = b"R", b"T", b"D", b"B"
+
+#: The largest message, and the most descriptors beside one; the kernel takes 253.
+MOST_BYTES, MOST_FDS = 1 << 16, 250
+
+_TEXT_BYTES = MOST_BYTES - 256
+
+
+@final
+class Fill(NamedTuple):
+    """Fill these rows.
+
+    Attributes:
+        token: Comes back in `Done`.
+        run: Serial number of the run.
+        slot: Its place in the ring.
+        area: Where the raw samples are, or -1.
+    """
+
+    token: int
+    run: int
+    slot: int
+    pass_index: int
+    step: int
+    start: int
+    row_count: int
+    first_index: int
+    area: int
+
+    def write(self) -> bytes:
+        return FILL + _FILL.pack(*self)
+
+    @staticmethod
+    def read(message: bytes) -> Fill:
+        return Fill(*_FILL.unpack(message[1:]))
+
+
+@final
+class Done(NamedTuple):
+    """Rows are filled, or one of them failed.
+
+    Attributes:
+        lane: The lane's number in its process.
+        rows: Rows of the batch, where it came finished.
+        failed_row: The row that failed, or -1; then text follows.
+        wall_ns: Time that the work took.
+        fallback_count: Files so far that the fast decoder refused, of this lane.
+    """
+
+    token: int
+    lane: int
+    rows: int
+    failed_row: int
+    wall_ns: int
+    fallback_count: int
+
+    def write(self, text: bytes = b"") -> bytes:
+        return DONE + _DONE.pack(*self) + text
+
+    @staticmethod
+    def read(message: bytes) -> tuple[Done, bytes]:
+        return Done(*_DONE.unpack_from(message, 1)), message[1 + _DONE.size :]
+
+
+_FILL = struct.Struct("<9q")
+_DONE = struct.Struct("<6q")
+
+
+def write_note(kind: bytes, **values: Any) -> bytes:
+    """A rare message with named values; long text is cut at its start, since a traceback's end says most."""
+    for name, value in values.items():
+        if isinstance(value, str):
+            values[name] = value[-(_TEXT_BYTES // 8) :]
+    return kind + json.dumps(values).encode()
+
+
+def read_note(message: bytes) -> dict[str, Any]:
+    """The values of a rare message."""
+    values: dict[str, Any] = json.loads(message[1:])
+    return values
+
+
+class WorkerTraceback(Exception):
+    """The error in the worker process as text; the cause of the error that is raised here."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n{self.text.rstrip()}"
+
+
+def failure_text(error: SampleError, traceback_text: str) -> bytes:
+    """A sample's failure, to be sent."""
+    # fmt: off
+    return write_note(
+        b" ", reason=error.reason, index=error.index, path=error.path, stage=error.stage,
+        user_line=error.user_line, traceback=traceback_text,
+    )
+    # fmt: on
+
+
+def read_failure(text: bytes) -> SampleError:
+    """The same failure, as an error whose cause holds the worker's traceback."""
+    values = read_note(text)
+    told = values.pop("traceback")
+    error = SampleError(values.pop("reason"), **values)
+    error.__cause__ = WorkerTraceback(told)
+    return error

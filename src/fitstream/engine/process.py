@@ -1,0 +1,133 @@
+"""One worker process as the main process sees it: how it is started, talked to, watched and ended.
+
+Started by `subprocess` and not by multiprocessing: nothing is forked beside the threads of a framework, the user's main
+module is not imported again, and no guard is needed in it. It must be started by a thread that lives as long as it
+does, because its life is tied to that thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any, final
+
+from fitstream.engine.messages import ATTACH, HELLO, MOST_BYTES, STOP, write_note
+
+__all__ = ["Process", "told_exit"]
+
+# The path comes first: nothing may be imported before from where the main process would not import it.
+_PROGRAM = (
+    "import sys; sys.path[:] = sys.argv[3:]; from fitstream.engine.worker import main; "
+    "main(int(sys.argv[1]), int(sys.argv[2]))"
+)
+# With several lanes that allocate and free, glibc's defaults return memory to the system at each turn, and the lanes'
+# page faults fight over the address space. With one lane it can cost, so that is left alone.
+_MALLOC = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 26),
+}
+
+
+@final
+class Process:
+    """A worker process.
+
+    Args:
+        lane_count: Its lanes.
+        kept_heap: Whether its functions allocate, so that the heap should be kept.
+
+    Attributes:
+        pid: Its process id.
+        pidfd: Becomes readable when it ends.
+        socket: Our end; never blocks.
+        state: "starting", "ready" (opened, but without slots), "attaching" or "working".
+        in_flight: What it was given, by token.
+        slot_count: Slots that it was sent.
+        reserved_bytes: What it cost before any data.
+        fallback_counts: Files that each lane's fast decoder refused.
+        broken: What it told when it could not go on.
+        exit_code: After `reap`.
+    """
+
+    def __init__(self, lane_count: int, *, kept_heap: bool) -> None:
+        self.lane_count = lane_count
+        self.state = "starting"
+        self.in_flight: dict[int, Any] = {}
+        self.reserved_bytes = 0
+        self.slot_count = 0
+        self.exit_code: int | None = None
+        self.fallback_counts: dict[int, int] = {}
+        self.broken: dict[str, Any] | None = None
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            command = [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), str(os.getpid()), *sys.path]
+            self._popen = subprocess.Popen(  # noqa: S603  this interpreter, with a program of ours
+                command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                process_group=0,  # so that Ctrl-C in a terminal is for the main process alone
+                env={**os.environ, **(_MALLOC if kept_heap else {})},
+            )
+        except BaseException:
+            self.socket.close()
+            raise
+        finally:
+            theirs.close()
+        self.pid = self._popen.pid
+        self.pidfd = os.pidfd_open(self.pid)
+        self.socket.setblocking(False)
+
+    def greet(self, fds: Sequence[int]) -> None:
+        """Send what it is to open."""
+        socket.send_fds(self.socket, [write_note(HELLO, lanes=self.lane_count)], fds)
+
+    def attach(self, fds: Sequence[int], **limits: int) -> None:
+        """Send slots to map."""
+        self.state = "attaching"
+        socket.send_fds(self.socket, [write_note(ATTACH, **limits)], fds)
+
+    def receive(self) -> bytes | None:
+        """The next message; None if there is none now, empty if there will be none any more."""
+        try:
+            return self.socket.recv(MOST_BYTES)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return b""
+
+    def stop(self) -> None:
+        """Ask all lanes to end after what they are at."""
+        with contextlib.suppress(OSError):
+            for _ in range(self.lane_count):
+                self.socket.send(STOP)
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def reap(self) -> int:
+        """Wait for its end and close what belongs to it. Returns the exit code, or the signal's number, negative."""
+        self.exit_code = code = self._popen.wait()
+        self.drop()
+        return code
+
+    def drop(self) -> None:
+        """Close our descriptors, and nothing else."""
+        self.socket.close()
+        with contextlib.suppress(OSError):
+            os.close(self.pidfd)
+
+
+def told_exit(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"it exited with code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return f"it was ended by {name}" + (": out of memory, or killed from outside" if code == -signal.SIGKILL else "")

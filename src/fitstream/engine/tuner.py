@@ -1,0 +1,241 @@
+"""The tuner: moves lanes while they run, by what is measured. It changes who fills a batch, never its bytes.
+
+Two questions, asked anew for each short window of deliveries:
+
+- *Where?* Threads are the start: they cost nothing. What a lane spends neither running nor waiting for a core, it
+  spends blocked. Much of that means that functions hold the interpreter lock, against each other or against the
+  training loop; or that files are slow. Which it is, trying tells: worker processes are started in the background, the
+  lanes move there, and they stay only if batches are then delivered faster. Both harms show in that one number: a
+  starved consumer waits less, a disturbed one steps faster.
+- *How many?* As few as keep the consumer from waiting: one less when the others would have time to spare, one more when
+  the consumer waits and all are busy. A step down that made the consumer wait is not tried again.
+
+All work is done in the consumer's thread at the end of a window; between, it is an addition for each batch.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import final
+
+from fitstream.engine.board import Board, Run
+from fitstream.engine.crew import Crew, split_lanes
+from fitstream.engine.pool import Pool
+from fitstream.errors import FitstreamError
+from fitstream.events import Event, LanesChanged
+
+__all__ = ["Tuner"]
+
+#: A window has at least so many batches and lasts at least so long.
+_WINDOW_BATCHES, _WINDOW_S = 4, 0.25
+#: Share of a lane's time that is spent blocked, from which on processes are tried.
+_BLOCKED = 0.25
+#: How much faster batches must come from processes for their memory to be worth it.
+_WORTH = 1.05
+#: Windows that a trial compares; and that must agree before a lane is taken away.
+_TRIAL_WINDOWS, _CALM_WINDOWS = 3, 4
+#: The consumer's share of waiting that counts as none, and as being starved.
+_FED, _STARVED = 0.01, 0.05
+#: How busy lanes may be when there is one less; how busy they are when one more helps.
+_EASY, _BUSY = 0.7, 0.8
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What was measured.
+
+    Attributes:
+        rate: Batches delivered in a second.
+        waited: Share of the time that the consumer waited.
+        busy: Share of the time that a lane worked on chunks.
+        blocked: Share of its work that a lane neither ran nor waited for a core; None where that is not known.
+    """
+
+    rate: float
+    waited: float
+    busy: float
+    blocked: float | None
+
+
+@final
+class Tuner:
+    """Decides for one pipeline.
+
+    Args:
+        board: Whose batches are delivered.
+        crew: The lanes.
+        emit: Called with each decision.
+        on_crash: Passed on to a pool.
+
+    Attributes:
+        decision: The last one, or None.
+    """
+
+    def __init__(
+        self, board: Board, crew: Crew, emit: Callable[[Event], None], on_crash: Callable[[BaseException], None]
+    ) -> None:
+        self._board = board
+        self._crew = crew
+        self._emit = emit
+        self._on_crash = on_crash
+        self.decision: LanesChanged | None = None
+        plan = board.plan
+        self._may_move = plan.auto_processes
+        self._may_change = plan.auto_lanes and plan.lane_count > 1 and crew.here is None
+        self._least = 1
+        self._calm = self._suspicious = 0
+        self._rates: list[float] = []
+        self._before = 0.0
+        self._phase = "watching"
+        self._starter: threading.Thread | None = None
+        self._started: Pool | BaseException | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+        self._run: Run | None = None
+        self._last_s = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._batches = 0
+        self._elapsed_s = self._waited_s = 0.0
+        self._wall_ns = self._crew.wall_ns
+        self._times_ns = self._crew.thread_times_ns()
+
+    def delivered(self, run: Run, asked_s: float) -> None:
+        """Take in that a batch is there.
+
+        Args:
+            run: Whose batch it is.
+            asked_s: When the consumer asked for it, by `perf_counter`.
+        """
+        if not (self._may_move or self._may_change):
+            return
+        now_s = time.perf_counter()
+        if run is self._run:
+            self._batches += 1
+            self._elapsed_s += now_s - self._last_s
+            self._waited_s += now_s - asked_s
+        self._run, self._last_s = run, now_s
+        if self._batches < _WINDOW_BATCHES or self._elapsed_s < _WINDOW_S:
+            return
+        window = self._window()
+        self._judge(window)
+        self._reset()
+
+    def _window(self) -> _Window:
+        wall_ns = self._crew.wall_ns - self._wall_ns
+        lanes_s = self._elapsed_s * max(1, self._crew.lane_count)
+        times_ns, blocked = self._crew.thread_times_ns(), None
+        if times_ns is not None and self._times_ns is not None and wall_ns > 0:
+            ran, waited = times_ns[0] - self._times_ns[0], times_ns[1] - self._times_ns[1]
+            blocked = max(0.0, 1 - (ran + waited) / wall_ns)
+        return _Window(
+            self._batches / self._elapsed_s, self._waited_s / self._elapsed_s, wall_ns / lanes_s / 1e9, blocked
+        )
+
+    def _judge(self, window: _Window) -> None:
+        self._rates = [*self._rates[1 - _TRIAL_WINDOWS :], window.rate]
+        if self._phase == "settling":
+            # The first window still has batches that were made before.
+            self._phase, self._rates = "trying", []
+        elif self._phase == "trying":
+            if len(self._rates) >= _TRIAL_WINDOWS:
+                self._conclude()
+        elif self._phase == "starting":
+            if self._started is not None:
+                self._move(self._started)
+        elif self._may_move and window.blocked is not None and window.blocked > _BLOCKED:
+            self._suspicious += 1
+            if self._suspicious > 1:
+                self._start(window.blocked)
+        else:
+            self._suspicious = 0
+            if self._may_change:
+                self._count(window)
+
+    # Where?
+
+    def _start(self, blocked: float) -> None:
+        self._phase, self._blocked = "starting", blocked
+        plan = self._board.plan
+
+        def start() -> None:
+            found: Pool | BaseException
+            try:
+                found = Pool(plan, split_lanes(plan.lane_count, plan.process_count), self._emit)
+            except BaseException as error:  # noqa: BLE001  then it is threads; and says why
+                found = error
+            with self._lock:
+                if not self._closed:
+                    self._started = found
+                    return
+            if isinstance(found, Pool):
+                found.close()
+
+        self._starter = threading.Thread(target=start, name="fitstream-starter", daemon=True)
+        self._starter.start()
+
+    def _move(self, found: Pool | BaseException) -> None:
+        plan = self._board.plan
+        self._started = None
+        why = f"lanes spent {self._blocked:.0%} of their time blocked"
+        if isinstance(found, Pool):
+            needs = replace(plan.needs, worker_bytes=found.worker_bytes, shared_bytes=found.shared_bytes)
+            if needs.process_bytes(plan.lane_count, plan.process_count) <= plan.process_bytes:
+                self._before = statistics.median(self._rates)
+                self._phase = "settling"
+                found.attach(self._board, self._on_crash)
+                self._crew.move_to(found)
+                self._decide(f"{why}: trying worker processes")
+                return
+            found.close()
+            found = FitstreamError(f"they need more than the {plan.process_bytes:,} bytes that the plan has for them")
+        self._phase, self._may_move = "watching", False
+        self._decide(f"{why}, but worker processes can't be had: {found}")
+
+    def _conclude(self) -> None:
+        self._phase, self._may_move = "watching", False
+        gain = statistics.median(self._rates) / self._before
+        if gain < _WORTH:
+            self._crew.move_back()
+        where = "worker processes" if gain >= _WORTH else "threads again"
+        self._decide(f"{where}: from processes batches came {gain:.2f} times as fast as from threads")
+
+    # How many?
+
+    def _count(self, window: _Window) -> None:
+        lanes, plan = self._crew.lane_count, self._board.plan
+        if window.waited > _STARVED and window.busy > _BUSY and lanes < plan.lane_count:
+            self._least = lanes + 1
+            self._calm = 0
+            self._crew.set_lanes(lanes + 1)
+            self._decide(f"the consumer waited {window.waited:.0%} of the time, and all lanes were busy")
+        elif window.waited < _FED and lanes > self._least and window.busy * lanes / (lanes - 1) < _EASY:
+            self._calm += 1
+            if self._calm >= _CALM_WINDOWS:
+                self._calm = 0
+                self._crew.set_lanes(lanes - 1)
+                self._decide(f"lanes were busy {window.busy:.0%} of the time, and the consumer did not wait")
+        else:
+            self._calm = 0
+
+    def _decide(self, reason: str) -> None:
+        pool = self._crew.pool
+        self.decision = LanesChanged(self._crew.lane_count, 0 if pool is None else len(pool.lane_counts), reason)
+        self._emit(self.decision)
+
+    def close(self) -> None:
+        """Change nothing any more."""
+        with self._lock:
+            self._closed = True
+            self._may_move = self._may_change = False
+            found, self._started = self._started, None
+        if isinstance(found, Pool):
+            found.close()
+        if self._starter is not None and self._starter is not threading.current_thread():
+            self._starter.join(5)

@@ -1,0 +1,158 @@
+"""A worker process: lanes that fill rows of shared slots. Started by `pool`, which alone talks to it.
+
+It imports what the functions and the source need, and no framework. Its life hangs on that of its parent twice: the
+kernel kills it when the thread that started it ends, and its lanes end when the socket does. Ctrl-C is for the main
+process to handle.
+
+All lanes take messages from one socket, so that whoever is free works. Every sample's work is preceded by a look at the
+run's number in shared memory: what was abandoned is left at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+
+from fitstream.chain import Chain, Filler, RowError
+from fitstream.engine.filling import fill_rows
+from fitstream.engine.job import Job
+from fitstream.engine.messages import (
+    ATTACH,
+    ATTACHED,
+    BROKEN,
+    FILL,
+    HELLO,
+    MOST_BYTES,
+    MOST_FDS,
+    READY,
+    Done,
+    Fill,
+    failure_text,
+    read_note,
+    write_note,
+)
+from fitstream.engine.sending import unpack
+from fitstream.machine import private_bytes
+from fitstream.memory import Block
+from fitstream.packing import unpack_samples
+from fitstream.scratch import Allowance, Arena
+
+__all__ = ["main"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(fd: int, parent: int) -> None:
+    """Serve until told to stop, or until nobody is left to serve.
+
+    Args:
+        fd: The worker's end of the socket.
+        parent: Process id of who started it.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sock = socket.socket(fileno=fd)
+    try:
+        worker = _Worker(sock)
+    except BaseException as error:  # noqa: BLE001  told to the main process, whatever it is
+        sock.send(write_note(BROKEN, reason=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()))
+        return
+    lanes = [threading.Thread(target=worker.serve, args=(i,), daemon=True) for i in range(1, worker.lane_count)]
+    for lane in lanes:
+        lane.start()
+    worker.serve(0)
+    for lane in lanes:
+        lane.join()
+
+
+@final
+class _Worker:
+    """What the lanes of this process share."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        message, fds, _, _ = socket.recv_fds(sock, MOST_BYTES, MOST_FDS)
+        assert message[:1] == HELLO
+        told = read_note(message)
+        self.lane_count: int = told["lanes"]
+        control, *parcel = fds
+        self._block = Block(control)
+        self._run = self._block.bytes[:8].view(np.int64)
+        self._job: Job = Job.joined(unpack(parcel))
+        self._leaves: list[list[Any]] = []
+        self._areas: Any = None
+        self._fillers: list[Filler] = []
+        self._allowance = Allowance(0, 0, 0)
+        # Opens and imports all that a lane will: what it costs is known then, and what can't be opened is told now.
+        Chain(self._job.recipe, Arena(self._allowance)).close()
+        if "cv2" in sys.modules:
+            sys.modules["cv2"].setNumThreads(1)
+        sock.send(write_note(READY, reserved_bytes=private_bytes(os.getpid())))
+
+    def serve(self, lane: int) -> None:
+        """Take messages until told to stop."""
+        try:
+            while True:
+                message, fds, _, _ = socket.recv_fds(self._socket, MOST_BYTES, MOST_FDS)
+                kind = message[:1]
+                if kind == FILL:
+                    self._socket.send(self._fill(lane, Fill.read(message)))
+                elif kind == ATTACH:
+                    self._attach(read_note(message), fds)
+                else:  # told to stop, or the main process is gone
+                    break
+        except BaseException as error:  # noqa: BLE001  told to the main process, whatever it is
+            reason = f"{type(error).__name__}: {error}"
+            self._socket.send(write_note(BROKEN, reason=reason, traceback=traceback.format_exc()))
+            # Other lanes may be inside a function of the user's for long.
+            os._exit(1)
+
+    def _attach(self, told: dict[str, Any], fds: Sequence[int]) -> None:
+        """Map slots; the first time, open the lanes too."""
+        fds = list(fds)
+        if not self._fillers:
+            self._allowance = Allowance(told["lane_bytes"], told["large_bytes"], told["budget_bytes"])
+            self._fillers = [self._job.filler(self._allowance) for _ in range(self.lane_count)]
+            if told["area_bytes"]:
+                areas = Block(fds.pop(0))
+                self._areas = areas.bytes.reshape(-1, told["area_bytes"])
+                areas.close()
+        layout = self._job.layout
+        for fd in fds:
+            block = Block(fd)
+            self._leaves.append(layout.leaves(block.bytes[: layout.slot_bytes], layout.rows))
+            block.close()
+        self._socket.send(ATTACHED)
+
+    def _fill(self, lane: int, fill: Fill) -> bytes:
+        filler = self._fillers[lane]
+        started_ns = time.perf_counter_ns()
+        rows, failed_row, text = 0, -1, b""
+        try:
+            given = None if fill.area < 0 else unpack_samples(self._areas[fill.area])
+            run = self._run
+            rows = fill_rows(self._job, filler, self._leaves[fill.slot], fill, given, lambda: run[0] == fill.run)
+        except RowError as failed:
+            failed_row = failed.row
+            told = "".join(traceback.format_exception(failed.error.__cause__ or failed.error))
+            text = failure_text(failed.error, told)
+        return Done(
+            token=fill.token,
+            lane=lane,
+            rows=rows,
+            failed_row=failed_row,
+            wall_ns=time.perf_counter_ns() - started_ns,
+            fallback_count=filler.chain.fallback_count,
+        ).write(text)

@@ -1,0 +1,226 @@
+"""How a plan is made: one sample is read, the needs are put together, and the budget is divided or the plan refused."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fitstream.batching import BatchOrder
+from fitstream.budget import Fitted, Needs
+from fitstream.chain import Recipe
+from fitstream.errors import PlanError
+from fitstream.machine import available_cores, available_memory_bytes, why_no_processes
+from fitstream.operations import Batch, Operation
+from fitstream.plan import Plan
+from fitstream.probe import Probe, probe, recipe_of, sample_order
+from fitstream.sampling import Shard
+from fitstream.sources.base import Sequential, Source
+from fitstream.spec import ArraySpec, Layout, Structure, parse_bytes
+
+__all__ = ["make_plan"]
+
+_AUTO_LIMIT_BYTES = 2 * 2**30
+_CHUNK_ROWS = 16
+_WAITING_BYTES = 1 << 20
+_MOST_LANES = 256
+#: An interpreter with NumPy and ours, and what the picture decoders add.
+_WORKER_BYTES, _CODEC_BYTES = 24_000_000, 10_000_000
+_SHARE_OF_PROCESSES = 3
+
+
+def make_plan(
+    source: Source | Sequential,
+    operations: Sequence[Operation],
+    *,
+    whole_batch_size: int | None,
+    memory: int | str,
+    workers: int | str,
+    processes: int | None = None,
+) -> Plan:
+    """Work out the memory, or refuse.
+
+    Args:
+        source: Where samples come from.
+        operations: What is done to them.
+        whole_batch_size: For finished batches their largest size, 0 for the first one's; None for samples.
+        memory: Budget, in bytes, text or "auto".
+        workers: Lanes, or "auto".
+        processes: Worker processes, or None for as many as measurements will call for, if the budget has room.
+    Raises:
+        PlanError: If two slots and one lane cannot fit, or a setting is impossible.
+        SampleError: If the first sample can't be made.
+    """
+    whole = whole_batch_size is not None
+    budget = min(_AUTO_LIMIT_BYTES, available_memory_bytes() // 4) if memory == "auto" else parse_bytes(memory)
+    batch = Batch(1, "keep", False) if whole else _batch(operations)
+    shard = None if whole else _shard_of_batches(operations)
+    order = None
+    if isinstance(source, Source):
+        order = BatchOrder(sample_order(source, operations), batch.size, batch.last, shard)
+    recipe = recipe_of(source, operations)
+    _check_processes(processes)
+    lane_count, reason = _lanes(workers, processes or 0)
+    if order is None and lane_count > 1 and not recipe.stages:
+        lane_count, reason = 1, "a generator runs in one, and nothing is mapped over it"
+    first = probe(source, operations, whole=whole, limit_bytes=max(budget, 2**30))
+    if whole_batch_size is not None:
+        rows = max(whole_batch_size, first.rows)
+    else:
+        rows = batch.size if order is None else order.capacity
+    layout, batch_structure = _layout(first, rows, batch.mask)
+    steps = order.steps if order is not None else _steps(source, batch, whole)
+    chunk_rows = 1 if whole else _chunk_rows(rows, lane_count, recipe, first)
+    # fmt: off
+    needs = Needs(
+        layout=layout, budget_bytes=budget, memory=budget if memory == "auto" else memory,
+        scratch_bytes=first.scratch_bytes, large_wanted_bytes=_large_wanted_bytes(recipe),
+        hand_bytes=first.hand_bytes, waiting_bytes=chunk_rows * first.raw_bytes, hands_on=bool(recipe.stages),
+        index_bytes=source.index_bytes if isinstance(source, Source) else 0, steps=steps, whole=whole,
+        ranks=1 if shard is None else shard.count, worker_bytes=_worker_bytes(recipe),
+        result_bytes=first.result_bytes, shared_bytes=source.memory_bytes if isinstance(source, Source) else 0,
+    )
+    # fmt: on
+    wanted, where = _processes(processes, lane_count, source, recipe, first)
+    fitted = _fit(needs, lane_count, wanted, fixed=workers != "auto", measured=processes is None)
+    if fitted.lane_count < lane_count:
+        reason += f", cut to {fitted.lane_count} by the budget"
+    if wanted and not fitted.process_count:
+        where = "threads, because the budget has no room for worker processes"
+    reason += f"; {where}" if where else ""
+    # fmt: off
+    return Plan(
+        source=source, recipe=recipe, order=order, sample_count=_sample_count(source, operations, whole), steps=steps,
+        batch_size=rows, last=batch.last, mask=batch.mask, whole_batches=whole, structure=first.structure,
+        specs=first.specs, batch_structure=batch_structure, layout=layout, chunk_rows=chunk_rows,
+        lane_count=fitted.lane_count, auto_lanes=workers == "auto", process_count=fitted.process_count,
+        auto_processes=processes is None and fitted.process_count > 0, lane_reason=reason,
+        slot_count=fitted.slot_count, lane_bytes=fitted.lane_bytes, hand_bytes=needs.hand_bytes,
+        large_bytes=fitted.large_bytes, queue_bytes=needs.queue_bytes(fitted.lane_count, fitted.process_count),
+        process_bytes=needs.process_bytes(fitted.lane_count, fitted.process_count), area_bytes=needs.area_bytes,
+        room_count=needs.room_count(fitted.lane_count, fitted.process_count), index_bytes=needs.index_bytes,
+        budget_bytes=budget, needs=needs,
+    )
+    # fmt: on
+
+
+def _lanes(workers: int | str, processes: int) -> tuple[int, str]:
+    if workers == "auto":
+        cores = min(available_cores(), _MOST_LANES)
+        if processes > cores:
+            return processes, f"one for each of {processes} processes"
+        return cores, f"one for each of {cores} cores" if cores > 1 else "one core"
+    if isinstance(workers, bool) or not isinstance(workers, (int, np.integer)) or not 0 <= workers <= _MOST_LANES:
+        raise PlanError(f'workers={workers!r} must be "auto" or a number of lanes from 0 to {_MOST_LANES}.')
+    return int(workers), f"workers={workers}" + ("" if workers else ": the calling thread does the work")
+
+
+def _check_processes(processes: int | None) -> None:
+    if processes is None:
+        return
+    if isinstance(processes, bool) or not isinstance(processes, (int, np.integer)) or not 0 <= processes <= _MOST_LANES:
+        raise PlanError(f"processes={processes!r} must be None or a number from 0 to {_MOST_LANES}.")
+
+
+def _processes(
+    processes: int | None, lane_count: int, source: Source | Sequential, recipe: Recipe, first: Probe
+) -> tuple[int, str]:
+    """How many worker processes are wanted, and why not more, in words."""
+    if processes == 0 or lane_count == 0:
+        return 0, ""
+    nothing_mapped = isinstance(source, Sequential) and not recipe.stages
+    if nothing_mapped:
+        return 0, "nothing is left to do for worker processes" if processes else ""
+    if processes and first.unsendable:
+        raise PlanError(f"processes={processes}: {first.unsendable}. Use processes=0 for threads.")
+    why_not = why_no_processes() or first.unsendable
+    if why_not is not None:
+        return 0, f"threads, because {why_not}"
+    if processes is not None:
+        count = min(int(processes), lane_count)
+        return count, "in one worker process" if count == 1 else f"in {count} worker processes"
+    functions = recipe.maps or (recipe.source is not None and recipe.source.borrows)
+    # Code of ours lets go of the interpreter lock. If it disturbs the training loop all the same, one process will do.
+    return lane_count if functions else 1, "as threads, or in worker processes if that is measured to be better"
+
+
+def _fit(needs: Needs, lane_count: int, process_count: int, *, fixed: bool, measured: bool) -> Fitted:
+    """Divide the budget; worker processes that nobody asked for get at most a third of it, or are left out."""
+    if measured and process_count:
+        most = needs.budget_bytes // _SHARE_OF_PROCESSES
+        if needs.process_bytes(lane_count, process_count) <= most:
+            with contextlib.suppress(PlanError):
+                return needs.fit(lane_count, process_count, fixed=fixed)
+        process_count = 0
+    return needs.fit(lane_count, process_count, fixed=fixed)
+
+
+def _worker_bytes(recipe: Recipe) -> int:
+    """What a worker process is taken to cost until one was measured."""
+    return _WORKER_BYTES + (_CODEC_BYTES if recipe.image_options is not None else 0)
+
+
+def _batch(operations: Sequence[Operation]) -> Batch:
+    for operation in operations:
+        if isinstance(operation, Batch):
+            return operation
+    raise PlanError("the dataset has no batch size. Call .batch(64), or another size, before .plan() or .loader().")
+
+
+def _shard_of_batches(operations: Sequence[Operation]) -> Shard | None:
+    return operations[-1] if isinstance(operations[-1], Shard) else None
+
+
+def _layout(first: Probe, rows: int, mask: bool) -> tuple[Layout, Structure]:
+    """Layout and tree of a batch; a mask is one more part."""
+    if not mask:
+        return Layout(first.specs, rows), first.structure
+    sample = first.structure.build([0] * first.structure.leaf_count)
+    if isinstance(sample, dict):
+        if "mask" in sample:
+            raise PlanError(
+                "batch(mask=True) adds a part named 'mask', but samples have one already. Rename it in a map."
+            )
+        tree: Any = {**sample, "mask": 0}
+    else:
+        tree = (*(sample if isinstance(sample, tuple) else (sample,)), 0)
+    return Layout((*first.specs, ArraySpec((), np.dtype(np.float32))), rows), Structure(tree)
+
+
+def _chunk_rows(rows: int, lane_count: int, recipe: Recipe, first: Probe) -> int:
+    """Rows that a lane takes at a time: few, so that all lanes work on the first batch; many where rows are cheap."""
+    share = -(-rows // max(1, lane_count))
+    if recipe.source is not None and not recipe.stages and not first.scratch_bytes:
+        # Arrays are gathered by one call, which must not be cut so small that the call itself costs more than the rows.
+        worth = max(1, (1 << 18) // max(1, sum(spec.nbytes for spec in first.specs)))
+        return min(rows, max(share, worth))
+    if recipe.source is None:
+        # What a generator gave waits in memory of its own until a lane takes it.
+        return min(share, _CHUNK_ROWS, max(1, _WAITING_BYTES // max(1, first.raw_bytes)))
+    return min(share, _CHUNK_ROWS)
+
+
+def _large_wanted_bytes(recipe: Recipe) -> int:
+    options = recipe.image_options
+    if options is None:
+        return 0
+    # The file itself is in scratch too; it takes at most about a tenth of the picture that it holds.
+    return options.scratch_bytes(options.max_pixels) * 11 // 10
+
+
+def _steps(source: Source | Sequential, batch: Batch, whole: bool) -> int | None:
+    length = source.length if isinstance(source, Sequential) else len(source)
+    if length is None or whole:
+        return length
+    steps = length // batch.size if batch.last == "drop" else -(-length // batch.size)
+    if steps == 0:
+        raise PlanError(f'last="drop" leaves no batch of {batch.size}: a pass has {length} samples.')
+    return steps
+
+
+def _sample_count(source: Source | Sequential, operations: Sequence[Operation], whole: bool) -> int | None:
+    if whole:
+        return None
+    return source.length if isinstance(source, Sequential) else sample_order(source, operations).count
