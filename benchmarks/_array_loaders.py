@@ -190,7 +190,9 @@ def _ours(key: str, title: str, workers: Any, processes: int | None, sizes: tupl
 
 
 _torch_batches = _batchwise(_peers.torch_batches)
-_LOADERS = (
+CONTENDERS = (
+    Contender("limit-two", "bare np.take, two threads", two_threads, _BOTH),
+    Contender("limit-one", "bare np.take, one thread", one_thread, _BOTH),
     _ours("fitstream-threads", "fitstream, 2 threads", 2, 0, _BOTH),
     _ours("fitstream-processes", "fitstream, 2 processes", 2, 2),
     _ours("fitstream-auto", "fitstream, auto", "auto", None, _BOTH),
@@ -219,19 +221,6 @@ _LOADERS = (
     _peer("ray", "Ray Data, 2 processes", _samplewise(_peers.ray_arrays), "ray.data"),
     _peer("dali", "DALI, 2 processes", _dali, "nvidia.dali"),
 )
-
-#: For large rows two threads take more than one; for small ones the interpreter lock makes it less.
-CONTENDERS = (
-    Contender("limit", "bare limit: np.take, two threads", two_threads, _SMALL),
-    Contender("limit-one", "bare np.take, one thread", one_thread, _SMALL),
-    *_LOADERS,
-)
-CONTENDERS_TINY = (
-    Contender("limit", "bare limit: np.take, one thread", one_thread, _BOTH),
-    Contender("limit-two", "bare np.take, two threads", two_threads, _BOTH),
-    *_LOADERS,
-)
-
 
 if __name__ == "__main__":
     child_main(CONTENDERS, sys.argv[1:])

@@ -28,9 +28,10 @@ class Benchmark:
         title: Heads table and plot.
         unit: What is counted, in the plural.
         script: The program of the child processes.
-        contenders: All of them; "limit" is what ratios refer to, ours begin with "fitstream".
+        contenders: All of them; the keys of limits begin with "limit", ours with "fitstream".
         panels: Title by setting.
         inputs: Gives the inputs of the timed jobs and those of the memory run, for a quick run or a full one.
+        limit: Key of the contender that ratios refer to.
         warm_up: Samples to take before timing starts.
         seconds: Default length of a measurement.
         comparisons: As in `_report.Report`.
@@ -48,6 +49,7 @@ class Benchmark:
     panels: Mapping[str, str]
     inputs: Callable[[bool], tuple[Mapping[str, Any], Mapping[str, Any]]]
     warm_up: int
+    limit: str = "limit"
     seconds: float = 2.0
     comparisons: Sequence[tuple[str, str]] = ()
     units_per_sample: float = 1.0
@@ -78,7 +80,7 @@ def run(benchmark: Benchmark, description: str | None, arguments: Sequence[str])
     report = _report.Report(
         title=benchmark.title,
         unit=benchmark.unit,
-        limit="limit",
+        limit=benchmark.limit,
         ours="fitstream",
         panels=benchmark.panels,
         contenders=contenders,

@@ -86,8 +86,8 @@ class Report:
     Attributes:
         title: Heads table and plot.
         unit: What is counted, in the plural.
-        limit: Key of the contender that ratios refer to: its measurement in the panel, or else in "own". Further limits
-            have keys that begin with it.
+        limit: Key of the contender that ratios refer to: its measurement in the panel, or else in "own". The keys of
+            all limits begin with "limit".
         ours: Key of the contender that the plot brings out; with several, what their keys begin with.
         panels: Title by setting; contenders whose setting is "own" are in all of them.
         contenders: In any order.
@@ -212,7 +212,7 @@ def _largest(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _notes(report: Report, panel: str) -> list[str]:
     """What stands below a table: comparisons, then what our own contenders counted themselves; each a list entry."""
     rows = {row.key: row for row in report.rows(panel)}
-    best_peer = next((key for key in rows if not key.startswith((report.limit, report.ours))), "")
+    best_peer = next((key for key in rows if not key.startswith(("limit", report.ours))), "")
     notes = []
     for one, named in report.comparisons:
         other = best_peer if named == BEST_PEER else named

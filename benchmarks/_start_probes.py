@@ -80,7 +80,7 @@ def _image(path: str) -> npt.NDArray[np.uint8]:
     from PIL import Image
 
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+        return np.array(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 def _table(settings: Mapping[str, Any]) -> Any:

@@ -50,6 +50,7 @@ BENCHMARK = _program.Benchmark(
     panels={"64": "Batches of 64, 12.8 MB each"},
     inputs=_inputs,
     warm_up=64,
+    limit="limit-two",
     memory="unbacked",
     before=lambda inputs: _rows.read_through(Path(inputs["path"])),
     comparisons=[("fitstream-threads", "limit-one"), ("fitstream-threads", _report.BEST_PEER)],

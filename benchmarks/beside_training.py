@@ -1,8 +1,8 @@
 """What does the feeder cost the training beside it?
 
-Question. 1,000 JPEG photos of 500x375 train Keras's MobileNetV2 (96x96, random weights, batches of 32) for five epochs on
-two cores. The network needs the same two cores as the feeder, so the feeder slows it. How long does training take, how
-much memory does it need, and how much slower is a step than with everything in memory?
+Question. 1,000 JPEG photos of 500x375 train Keras's MobileNetV2 (96x96, random weights, batches of 32) for five epochs
+on two cores. The network needs the same two cores as the feeder, so the feeder slows it. How long does training take,
+how much memory does it need, and how much slower is a step than with everything in memory?
 
 Method. Each way of feeding trains in a process of its own, in two interleaved rounds; a third run of one epoch samples
 the memory of the process tree, since that disturbs it. Total is from opening the photos to the end of the last epoch,

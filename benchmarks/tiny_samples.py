@@ -48,6 +48,7 @@ BENCHMARK = _program.Benchmark(
     panels={"64": "Batches of 64", str(_array_loaders.LARGE_BATCH): f"Batches of {_array_loaders.LARGE_BATCH:,}"},
     inputs=_inputs,
     warm_up=64,
+    limit="limit-one",
     cpu_units=1_000_000,
     memory="unbacked",
     before=lambda inputs: _rows.read_through(Path(inputs["path"])),

@@ -319,7 +319,7 @@ class Loader:
             peak = max(peak, pipeline.peak_bytes)
             fallbacks += pipeline.crew.fallback_count
             copies += pipeline.board.copy_count
-            lanes = pipeline.decision or lanes
+            lanes, plan = pipeline.decision or lanes, pipeline.plan
         held = plan.index_bytes + plan.queue_bytes + max(1, plan.lane_count) * plan.hand_bytes
         return Stats(
             pass_index=meter.pass_index,

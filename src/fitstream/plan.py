@@ -12,7 +12,7 @@ Reads one sample and starts nothing. All memory that fitstream will allocate is 
 Two slots and one lane are the least; what the budget leaves goes to more slots, then to scratch. A plan whose least sum
 exceeds the budget is refused with the settings that would fit, each computed, not guessed (`planning`, `budget`).
 
-What a worker process costs is estimated at first. `refitted` is the same plan with what was measured.
+What a worker process costs is estimated at first. `refitted` divides anew with what was measured.
 """
 
 from __future__ import annotations
@@ -121,18 +121,22 @@ class Plan:
         """Whether lanes call functions of the user's."""
         return self.recipe.maps or (self.recipe.source is not None and self.recipe.source.borrows)
 
+    def costing(self, worker_bytes: int, shared_bytes: int) -> Plan:
+        """The same division of the budget, with what worker processes were found to cost while it runs."""
+        needs = replace(self.needs, worker_bytes=worker_bytes, shared_bytes=shared_bytes)
+        return replace(self, needs=needs, process_bytes=needs.process_bytes(self.lane_count, self.process_count))
+
     def refitted(self, worker_bytes: int, shared_bytes: int) -> Plan:
-        """The same plan with what a worker process, and all that they share, was found to cost.
+        """The budget divided anew with what a worker process, and all that they share, was found to cost.
 
         Raises:
             PlanError: If it doesn't fit the budget.
         """
-        needs = replace(self.needs, worker_bytes=worker_bytes, shared_bytes=shared_bytes)
-        fitted = needs.fit(self.lane_count, self.process_count, fixed=True)
+        plan = self.costing(worker_bytes, shared_bytes)
+        fitted = plan.needs.fit(self.lane_count, self.process_count, fixed=True)
         # fmt: off
         return replace(
-            self, needs=needs, slot_count=fitted.slot_count, lane_bytes=fitted.lane_bytes,
-            large_bytes=fitted.large_bytes, process_bytes=needs.process_bytes(self.lane_count, self.process_count),
+            plan, slot_count=fitted.slot_count, lane_bytes=fitted.lane_bytes, large_bytes=fitted.large_bytes,
         )
         # fmt: on
 

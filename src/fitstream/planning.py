@@ -27,7 +27,7 @@ _CHUNK_ROWS = 16
 _WAITING_BYTES = 1 << 20
 _MOST_LANES = 256
 #: An interpreter with NumPy and ours, and what the picture decoders add.
-_WORKER_BYTES, _CODEC_BYTES = 24_000_000, 10_000_000
+_WORKER_BYTES, _CODEC_BYTES = 28_000_000, 8_000_000
 _SHARE_OF_PROCESSES = 3
 
 

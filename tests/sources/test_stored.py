@@ -213,56 +213,6 @@ def test_a_zarr_array_in_memory_cannot_be_sent() -> None:
         sent(ArraySource(zarr.array(numbers())))
 
 
-VIEWS = {
-    "whole": lambda a: a,
-    "rows": lambda a: a[50:150],
-    "every other": lambda a: a[::2],
-    "backwards": lambda a: a[::-1],
-    "a column": lambda a: a[:, 1],
-    "a plain array": np.asarray,
-}
-
-
-@pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("mode", ["r", "r+"])
-def test_a_mapped_array_is_mapped_again_by_a_worker(tmp_path: Path, view: str, mode: Any) -> None:
-    np.save(tmp_path / "x.npy", numbers())
-    array = VIEWS[view](np.load(tmp_path / "x.npy", mmap_mode=mode))
-    source = ArraySource(array)
-    assert len(cloudpickle.dumps(source, protocol=5)) < 2000
-    (copy,) = sent(source).arrays
-    assert (copy.shape, copy.strides, copy.dtype) == (array.shape, array.strides, array.dtype)
-    assert np.array_equal(copy, array)
-    assert not copy.flags.writeable
-
-
-def test_changes_of_a_private_map_are_sent_with_it(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", numbers())
-    array = np.load(tmp_path / "x.npy", mmap_mode="c")
-    array[0] = -1
-    assert sent(ArraySource(array)).arrays[0][0].tolist() == [-1, -1, -1]
-
-
-def test_a_mapped_file_that_is_gone_is_an_error_in_the_worker(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", numbers())
-    source = ArraySource(np.load(tmp_path / "x.npy", mmap_mode="r"))
-    (tmp_path / "x.npy").unlink()
-    with pytest.raises(SourceError, match=r"x\.npy.*can't be mapped again"):
-        sent(source)
-
-
-LAYOUTS = [numbers(), numbers()[::2], np.asfortranarray(numbers()), numbers().view(np.recarray)]
-
-
-@pytest.mark.parametrize("array", LAYOUTS, ids=["C", "every other", "Fortran", "a subclass"])
-def test_the_numbers_of_an_array_in_memory_are_never_in_the_message(array: np.ndarray) -> None:
-    buffers: list[pickle.PickleBuffer] = []
-    data = cloudpickle.dumps(ArraySource(array), protocol=5, buffer_callback=buffers.append)
-    assert len(data) < 1000
-    assert sum(buffer.raw().nbytes for buffer in buffers) == array.nbytes
-    assert np.array_equal(pickle.loads(data, buffers=buffers).arrays[0], array)
-
-
 def test_the_pages_of_mapped_rows_are_asked_for_only_after_a_slow_gather(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,8 +47,6 @@ class Pipeline:
     Raises:
         PlanError: If a source or function can't be sent to a worker process, or memory for the ring is not there.
 
-    Attributes:
-        plan: What runs: with what worker processes were found to cost, if there are some.
     """
 
     def __init__(self, plan: Plan, emit: Callable[[Event], None], owner: object) -> None:
@@ -63,7 +61,6 @@ class Pipeline:
                 pool = Pool(plan, split_lanes(plan.lane_count, plan.process_count), emit)
                 undo.callback(pool.close)
                 plan = plan.refitted(pool.worker_bytes, pool.shared_bytes)
-            self.plan = plan
             self.board = Board(plan)
             if pool is not None:
                 pool.attach(self.board, self._crashed)
@@ -81,6 +78,11 @@ class Pipeline:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def plan(self) -> Plan:
+        """What runs, with what worker processes were found to cost if there are some."""
+        return self.board.plan
 
     def _crashed(self, error: BaseException) -> None:
         self._crash = self._crash or error

@@ -19,7 +19,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import final
 
 from fitstream.engine.board import Board, Run
@@ -27,6 +27,7 @@ from fitstream.engine.crew import Crew, split_lanes
 from fitstream.engine.pool import Pool
 from fitstream.errors import FitstreamError
 from fitstream.events import Event, LanesChanged
+from fitstream.spec import format_bytes
 
 __all__ = ["Tuner"]
 
@@ -185,8 +186,9 @@ class Tuner:
         self._started = None
         why = f"lanes spent {self._blocked:.0%} of their time blocked"
         if isinstance(found, Pool):
-            needs = replace(plan.needs, worker_bytes=found.worker_bytes, shared_bytes=found.shared_bytes)
-            if needs.process_bytes(plan.lane_count, plan.process_count) <= plan.process_bytes:
+            costing = plan.costing(found.worker_bytes, found.shared_bytes)
+            if costing.projected_bytes <= plan.budget_bytes:
+                self._board.plan = costing
                 self._before = statistics.median(self._rates)
                 self._phase = "settling"
                 found.attach(self._board, self._on_crash)
@@ -194,7 +196,8 @@ class Tuner:
                 self._decide(f"{why}: trying worker processes")
                 return
             found.close()
-            found = FitstreamError(f"they need more than the {plan.process_bytes:,} bytes that the plan has for them")
+            need, budget = format_bytes(costing.projected_bytes), format_bytes(plan.budget_bytes)
+            found = FitstreamError(f"with them {need} would be needed of {budget}")
         self._phase, self._may_move = "watching", False
         self._decide(f"{why}, but worker processes can't be had: {found}")
 

@@ -1,7 +1,6 @@
 """Arrays in memory or on disk, and anything with `__len__` and `__getitem__`.
 
 Arrays are never copied as a whole: a lane takes the rows of a chunk in one call per array, straight into the slot.
-What goes to a worker process is the memory of an array, or where on disk it lies, and never its numbers in a message.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from fitstream.errors import SourceError
 from fitstream.sampling import Indices
 from fitstream.scratch import Arena
 from fitstream.sources.base import Reader, Source
-from fitstream.sources.stored import ReadAhead, StoredArray, portable
+from fitstream.sources.stored import ReadAhead, StoredArray
 from fitstream.spec import Structure
 
 __all__ = ["ArraySource", "SequenceSource"]
@@ -48,9 +47,6 @@ class ArraySource(Source):
         if lengths == {0}:
             raise SourceError("the arrays have no rows, so there is nothing to feed.")
         self.fetches_many = any(isinstance(array, StoredArray) for array in self.arrays)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"arrays": [portable(array) for array in self.arrays]}
 
     def __len__(self) -> int:
         return len(self.arrays[0])

@@ -7,7 +7,7 @@ compressed blocks are slow by nature: each row costs the unpacking of a whole bl
 
 The main process reads through the user's own object, and only here is its life the user's concern. What goes to a
 worker is the place: the file and the name in it for HDF5, whose objects can't be sent; the object itself for zarr,
-which holds no data; file, offset and strides for a memory map. A worker opens it read-only, each lane for itself.
+which holds no data. A worker opens the file read-only, each lane for itself.
 
 HDF5 takes one thread at a time, so that lanes of one process read in turn.
 """
@@ -27,7 +27,7 @@ from numpy.lib.array_utils import byte_bounds
 from fitstream.errors import SourceError
 from fitstream.sampling import Indices
 
-__all__ = ["ReadAhead", "StoredArray", "StoredRows", "portable"]
+__all__ = ["ReadAhead", "StoredArray", "StoredRows"]
 
 #: Labels that are read whole when all are asked for.
 _SMALL_BYTES = 1 << 24
@@ -231,7 +231,9 @@ class ReadAhead:
     @staticmethod
     def of(array: npt.NDArray[Any]) -> ReadAhead | None:
         """For a C-contiguous array that is mapped from a file; None for others, and where the system can't."""
-        mapping = _owner(array).base
+        mapping: Any = array
+        while isinstance(mapping, np.ndarray):
+            mapping = mapping.base
         if sys.platform != "linux" or not isinstance(mapping, mmap.mmap):
             return None
         first = byte_bounds(array)[0] - byte_bounds(np.frombuffer(mapping, np.uint8))[0]
@@ -257,50 +259,3 @@ class ReadAhead:
             if faults - self._faults >= len(indices) / 8:
                 self.left = self.LASTING
             self._faults = faults
-
-
-def _owner(array: npt.NDArray[Any]) -> Any:
-    """The array that an array is a view of."""
-    owner: Any = array
-    while isinstance(owner.base, np.ndarray):
-        owner = owner.base
-    return owner
-
-
-@final
-class _MappedFile:
-    """Where a memory-mapped array lies on disk; arrives in another process as the array, mapped read-only."""
-
-    def __init__(self, path: str, start: int, array: npt.NDArray[Any]) -> None:
-        low, high = byte_bounds(array)
-        first = array.__array_interface__["data"][0] - low
-        self._range = path, start, high - low
-        self._layout = first, array.dtype, array.shape, array.strides
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _map_file, (self._range, self._layout)
-
-
-def _map_file(
-    place: tuple[str, int, int], layout: tuple[int, np.dtype[Any], tuple[int, ...], tuple[int, ...]]
-) -> npt.NDArray[Any]:
-    path, start, count = place
-    first, dtype, shape, strides = layout
-    try:
-        mapped = np.memmap(path, np.uint8, "r", start, (count,))
-    except (OSError, ValueError) as error:
-        raise SourceError(f"the file of a memory-mapped array can't be mapped again: {error}", file=path) from error
-    # Not as a memmap: the class alone makes each access some times slower.
-    return np.ndarray(shape, dtype, np.asarray(mapped), first, strides)
-
-
-def portable(array: npt.NDArray[Any] | StoredArray) -> Any:
-    """What to send to a worker for an array: where it lies on disk, or an array whose memory can be shared as it is."""
-    if isinstance(array, StoredArray):
-        return array
-    root = _owner(array)
-    # A private map ("c") may differ from its file.
-    if isinstance(root, np.memmap) and root.filename is not None and root.mode != "c":
-        start = root.offset + byte_bounds(array)[0] - root.__array_interface__["data"][0]
-        return _MappedFile(os.path.abspath(os.fsdecode(root.filename)), start, array)
-    return array if array.flags.c_contiguous or array.flags.f_contiguous else np.ascontiguousarray(array)
