@@ -1,7 +1,7 @@
 # Every target sets up what it needs, once, in .venv: the stamps are remade when pyproject.toml changes.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-adapters test-backends lint types bench bench-jpeg clean
+.PHONY: help demo test test-core test-adapters test-backends lint types bench bench-quick bench-jpeg clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -11,6 +11,7 @@ PYTEST := $(PY) -m pytest --quiet
 # An interpreter of one's own: make test PYTHON=python3.13 (after make clean)
 PYTHON ?= python3
 BACKENDS ?= tensorflow torch jax
+BENCHMARKS ?= jpeg_feed large_photos arrays transport python_transform tiny_samples start beside_training
 unexport PYTHONPATH PYTHONHOME
 
 help: ## What can be made
@@ -41,10 +42,18 @@ test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch
 	  echo "== $$backend" && KERAS_BACKEND=$$backend $(PYTEST) tests/adapters || exit 1; \
 	done
 
-bench: bench-jpeg ## All benchmarks
+# In an environment of their own, for the peers' sake.
+bench: $(VENV)-bench/ready.stamp ## All benchmarks, fitstream and its peers: about an hour and a half
+	for name in $(BENCHMARKS); do \
+	  echo "== $$name" && $(VENV)-bench/bin/python benchmarks/$$name.py || exit 1; \
+	done
 
-# In an environment of its own, for the peers' sake.
-bench-jpeg: $(VENV)-bench/ready.stamp ## JPEG to batches: fitstream and its peers
+bench-quick: $(VENV)-bench/ready.stamp ## Do all benchmarks work? The numbers mean nothing
+	for name in $(BENCHMARKS); do \
+	  echo "== $$name" && $(VENV)-bench/bin/python benchmarks/$$name.py --quick || exit 1; \
+	done
+
+bench-jpeg: $(VENV)-bench/ready.stamp ## JPEG to batches only
 	$(VENV)-bench/bin/python benchmarks/jpeg_feed.py
 
 clean: ## Remove the virtual environment and all caches

@@ -109,7 +109,7 @@ class Outcome:
 
     Attributes:
         status: "ok", "not installed", "failed" or "timed out".
-        detail: What is missing, or the last line of the error.
+        detail: What is missing, the last line of the error, or what went wrong after the measurement.
         rounds: The measurement of each round, by its number; rounds after a failure are missing.
         peak_bytes: Largest proportional set size of the process tree; None if it was not sampled.
         peak_unbacked_bytes: The same without pages of files: neither data that is mapped nor programs.
@@ -188,7 +188,7 @@ def run_rounds(
     *,
     rounds: int,
     timed: Job,
-    whole: Job,
+    whole: Job | None,
     timeout_s: float,
     log: Callable[[str], None],
     before: Callable[[], None] | None = None,
@@ -201,7 +201,7 @@ def run_rounds(
         settings: Those to measure; others are left out.
         rounds: How often each is measured.
         timed: The job of a round; `contender` and `setting` are filled in here.
-        whole: The job of the memory run, over one whole epoch.
+        whole: The job of the memory run, over one whole epoch; None leaves it out and samples memory in the rounds.
         timeout_s: After which a run counts as hanging and its processes are killed.
         log: Gets one line for each run.
         before: Called before each run, such as to read a file into the page cache.
@@ -218,7 +218,7 @@ def run_rounds(
         if before is not None:
             before()
         job = dataclasses.replace(job, contender=one.key, setting=setting)
-        found = _run_child(script, job, timeout_s, sample_memory=number is None, outcome=outcome)
+        found = _run_child(script, job, timeout_s, sample_memory=whole is None or number is None, outcome=outcome)
         text = f"{outcome.status}: {outcome.detail}"
         if found is not None and number is None:
             outcome.whole = found
@@ -228,7 +228,7 @@ def run_rounds(
             text = f"{found.samples / found.seconds:,.0f} a second"
         log(f"{label:<12} {one.title + ', ' + setting:<44} {text}")
 
-    for one, setting in runs:
+    for one, setting in runs if whole is not None else ():
         attempt(one, setting, whole, "memory", number=None)
     for number in range(rounds):
         turn = number % len(runs)
@@ -261,11 +261,13 @@ def _run_child(
                     _kill_session(process)
         if outcome.status != "ok":
             return None
-        if process.returncode != 0 or not result.exists():
+        if not result.exists():
             lines = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             outcome.status = "failed"
             outcome.detail = lines[-1].strip() if lines else f"exit code {process.returncode}, no message"
             return None
+        if process.returncode != 0:
+            outcome.detail = f"ended with exit code {process.returncode} after it was measured"
         if sample_memory:
             outcome.peak_bytes, outcome.peak_unbacked_bytes = peaks
         found = json.loads(result.read_text(encoding="utf-8"))

@@ -192,6 +192,11 @@ def spdl_loader(job: Job) -> Stream:
 
     listing = Listing(job)
     decoder = Decoder(job) if job.setting == "same" else None
+    if decoder is None:
+        try:
+            spdl.io.demux_image(listing.paths[0])
+        except RuntimeError as error:  # asked here, because its stages would only end early
+            raise RuntimeError("SPDL finds no shared libraries of FFmpeg 4 to 9.") from error
     scaling = spdl.io.get_video_filter_desc(
         scale_width=SIDE, scale_height=SIDE, scale_algo="bilinear", scale_mode=None, pix_fmt="rgb24"
     )

@@ -230,6 +230,8 @@ def _notes(report: Report, panel: str) -> list[str]:
         if {"peak_bytes", "projected_bytes"} <= row.facts.keys():
             held, planned = row.facts["peak_bytes"] / 1e6, row.facts["projected_bytes"] / 1e6
             notes.append(f"- {row.title}: held {held:,.1f} MB by its own count, of {planned:,.1f} MB projected")
+        if row.status == "ok" and row.detail:
+            notes.append(f"- {row.title}: {row.detail}")
     return [*notes, ""] if notes else []
 
 

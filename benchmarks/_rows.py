@@ -110,8 +110,7 @@ class Delivery:
         count: Samples of an epoch.
         shape: Of a sample.
         batch: Samples of a batch.
-        check: Looks closer at each batch, given its sample indices, and raises; None outside the run for memory, since
-            the look takes time.
+        check: Looks closer at each batch, given its sample indices, and raises; None where time is measured.
         shuffled: Whether samples must come out of order; looked at together with `check`.
     """
 

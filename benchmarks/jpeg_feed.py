@@ -18,7 +18,8 @@ How to read. "of the limit" is a loader's rate divided by that of the bare limit
 to largest. Absolute rates depend on the machine; the ratio much less. Start is measured from the start of the process,
 so with the imports, and from the creation of the loader.
 
-    python benchmarks/jpeg_feed.py              # five rounds, both settings, about 15 minutes
+    python benchmarks/jpeg_feed.py              # three rounds, both settings, about 10 minutes
+    python benchmarks/jpeg_feed.py --rounds 5 --seconds 4     # about 20 minutes
     python benchmarks/jpeg_feed.py --quick      # does everything work?
 """
 
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     timed = _job(photos, passes, options.seconds)
     whole = _job(photos, 2, None)
     contenders = [one for one in _loaders.CONTENDERS if one.key in options.contenders]
+    ours = [one.key for one in contenders if one.key.startswith(_loaders.FITSTREAM.key)]
     settings = ("own", *(("usual", "same") if options.decoder == "both" else (options.decoder,)))
     outcomes = _harness.run_rounds(
         Path(_loaders.__file__),
@@ -77,6 +79,7 @@ def main(arguments: Sequence[str]) -> None:
             "seconds": options.seconds,
             "packages": _report.versions(_loaders.PACKAGES),
         },
+        comparisons=[(key, other) for other in (_report.BEST_PEER, "torch") for key in ours],
     )
     report.write(options.out / "jpeg_feed")
     print(f"\n{report.markdown()}\nWritten to {options.out}.")
@@ -99,8 +102,8 @@ def _job(photos: _photos.PhotoSet, passes: int, seconds: float | None) -> _harne
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     keys = [one.key for one in _loaders.CONTENDERS]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each loader is measured (default: 5)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement (default: 4)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each loader is measured (default: 3)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of each measurement (default: 2)")
     parser.add_argument("--contenders", nargs="+", choices=keys, default=keys, metavar="NAME", help=", ".join(keys))
     parser.add_argument("--decoder", choices=("usual", "same", "both"), default="both", help="default: both")
     parser.add_argument("--photos", type=int, default=2000, help="number of distinct photos (default: 2000)")

@@ -1,12 +1,12 @@
 """How fast does each loader turn large photos into small batches, and how good are they?
 
-Question. Real pictures of 4 to 15 megapixels become shuffled batches `(16, 224, 224, 3)` uint8 with labels, on two
+Question. Pictures of 4 to 15 megapixels become shuffled batches `(16, 224, 224, 3)` uint8 with labels, on two
 cores. Nearly all of such a picture is thrown away, so what counts is how much of it is decoded at all: a JPEG's cosine
 transform gives the picture at 1/2, 1/4 or 1/8 of its size for less than the whole. The bare limit is two plain threads
 that do this and resize bilinearly straight into a row of a reused batch; a second one resizes by area instead.
 
-Pictures. Any folder of large photos: `--folder`. By default that of Debian's package plasma-workspace-wallpapers, of
-which about half are photos and half are drawn:
+Pictures. Any folder of large photos: `--folder`. By default that of Debian's package plasma-workspace-wallpapers, where
+a third are photographs, of 4 megapixels, and the others, among them all larger ones, are drawn:
 
     apt-get install plasma-workspace-wallpapers
 

@@ -77,7 +77,8 @@ def make_plan(
     needs = Needs(
         layout=layout, budget_bytes=budget, memory=budget if memory == "auto" else memory,
         scratch_bytes=first.scratch_bytes, large_wanted_bytes=_large_wanted_bytes(recipe),
-        hand_bytes=first.hand_bytes, waiting_bytes=chunk_rows * first.raw_bytes, hands_on=bool(recipe.stages),
+        hand_bytes=first.hand_bytes + _together_bytes(source, chunk_rows, first),
+        waiting_bytes=chunk_rows * first.raw_bytes, hands_on=bool(recipe.stages),
         index_bytes=source.index_bytes if isinstance(source, Source) else 0, steps=steps, whole=whole,
         ranks=1 if shard is None else shard.count, worker_bytes=_worker_bytes(recipe),
         result_bytes=first.result_bytes, shared_bytes=source.memory_bytes if isinstance(source, Source) else 0,
@@ -200,6 +201,13 @@ def _chunk_rows(rows: int, lane_count: int, recipe: Recipe, first: Probe) -> int
         # What a generator gave waits in memory of its own until a lane takes it.
         return min(share, _CHUNK_ROWS, max(1, _WAITING_BYTES // max(1, first.raw_bytes)))
     return min(share, _CHUNK_ROWS)
+
+
+def _together_bytes(source: Source | Sequential, chunk_rows: int, first: Probe) -> int:
+    """Raw samples of a chunk, where a lane reads them in one call."""
+    if not isinstance(source, Source) or not source.fetches_many:
+        return 0
+    return chunk_rows * max(first.hand_bytes, sum(spec.nbytes for spec in first.specs))
 
 
 def _large_wanted_bytes(recipe: Recipe) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 import keras
 
-from fitstream.adapters.keras_inputs import open_both, open_one
+from fitstream.adapters.keras_inputs import Running, open_both, open_one
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError
 from fitstream.loader import Loader
@@ -44,6 +44,7 @@ class Settings:
         epochs: Passes over the training data.
         memory: Budget for training and validation together.
         workers: Lanes.
+        processes: Worker processes, or None for as many as are measured to gain.
         seed: Of the model's weights, the order and all else that is random.
         output: Folder for the files, which is there.
     """
@@ -53,6 +54,7 @@ class Settings:
     epochs: int
     memory: str
     workers: int | Literal["auto"]
+    processes: int | None
     seed: int
     output: Path
 
@@ -182,9 +184,10 @@ def train(data: Dataset, validation: Dataset | None, head: Head, settings: Setti
 
 
 def _open(batches: Dataset, validation: Dataset | None, settings: Settings) -> Sequence[Loader]:
+    running = Running(settings.memory, settings.workers, settings.processes)
     if validation is None:
-        return (open_one(batches, settings.memory, settings.workers),)
-    return open_both(batches, validation.batch(settings.batch_size), settings.memory, settings.workers)
+        return (open_one(batches, running),)
+    return open_both(batches, validation.batch(settings.batch_size), running)
 
 
 def _write(

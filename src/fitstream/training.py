@@ -21,7 +21,15 @@ import numpy as np
 from fitstream.adapters.class_weights import ClassWeights, Weights
 from fitstream.adapters.keras import check_batch, keras
 from fitstream.adapters.keras_feed import Feed, FeedCallback, as_keras_data, build_for_tensorflow
-from fitstream.adapters.keras_inputs import Batches, open_both, open_one, split_off, to_batches, to_validation
+from fitstream.adapters.keras_inputs import (
+    Batches,
+    Running,
+    open_both,
+    open_one,
+    split_off,
+    to_batches,
+    to_validation,
+)
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError
 from fitstream.loader import Loader
@@ -45,6 +53,7 @@ def fit(
     verbose: Verbose = "auto",
     memory: int | str = "auto",
     workers: int | str = "auto",
+    processes: int | None = None,
     batch_size: int | None = None,
     validation_freq: int | Sequence[int] = 1,
     seed: int = 0,
@@ -72,7 +81,8 @@ def fit(
         verbose: 0 is quiet, 1 a line that moves, 2 a line an epoch; "auto" is 1 on a terminal, 2 in a
             notebook, and 0 elsewhere.
         memory: Budget for training and validation together, as in `ds.plan`; a Loader keeps its own.
-        workers: Lanes of each loader that is made here.
+        workers: Lanes of each loader that is made here, as in `ds.plan`.
+        processes: Worker processes of each, as in `ds.plan`.
         batch_size: For a Dataset that isn't batched, and for arrays (32 if None).
         validation_freq: Validate every so many epochs, or after those listed, counted from 1.
         seed: Of the split, and of the order of arrays.
@@ -96,7 +106,7 @@ def fit(
         raise PlanError(f"{name} is given, but nothing to validate with. Give validation_data or validation_split.")
     other = None if validation_data is None else to_validation(validation_data, batch_size, batches, memory)
     with contextlib.ExitStack() as opened:
-        feed, other_feed = _open_both(opened, batches, other, memory, workers)
+        feed, other_feed = _open_both(opened, batches, other, Running(memory, workers, processes))
         feed.steps = _steps("steps_per_epoch", steps_per_epoch, feed.steps)
         feed.goes_on = steps_per_epoch is not None
         _check_repeats(feed, "train", "steps_per_epoch", steps_per_epoch, epochs - initial_epoch)
@@ -135,6 +145,7 @@ def evaluate(
     callbacks: Any = None,
     memory: int | str = "auto",
     workers: int | str = "auto",
+    processes: int | None = None,
     return_dict: bool = False,
 ) -> Any:
     """Measure losses and metrics over one pass.
@@ -147,7 +158,8 @@ def evaluate(
         verbose: As in Keras; "auto" shows Keras's bar on a terminal and is quiet elsewhere.
         callbacks: Keras callbacks.
         memory: Budget, as in `ds.plan`; a Loader keeps its own.
-        workers: Lanes.
+        workers: Lanes, as in `ds.plan`.
+        processes: Worker processes, as in `ds.plan`.
         return_dict: Return a dict by name.
     Returns:
         The loss, or a list of the loss and the metrics, or a dict, as Keras does.
@@ -156,7 +168,7 @@ def evaluate(
         FitstreamError: What failed while batches were made.
     """
     with contextlib.ExitStack() as opened:
-        feed = _open_one(opened, to_batches("data", data, batch_size), steps, memory, workers)
+        feed = _open_one(opened, to_batches("data", data, batch_size), steps, Running(memory, workers, processes))
         _check_execution(model, [feed])
         told = _one_pass_callbacks(opened, model, feed, callbacks, verbose)
         return model.evaluate(as_keras_data(feed), callbacks=told, return_dict=return_dict)
@@ -171,6 +183,7 @@ def predict(
     callbacks: Any = None,
     memory: int | str = "auto",
     workers: int | str = "auto",
+    processes: int | None = None,
 ) -> Any:
     """Predict for one pass, in its order.
 
@@ -185,7 +198,8 @@ def predict(
         verbose: As in `evaluate`.
         callbacks: Keras callbacks.
         memory: Budget, as in `ds.plan`; a Loader keeps its own.
-        workers: Lanes.
+        workers: Lanes, as in `ds.plan`.
+        processes: Worker processes, as in `ds.plan`.
     Returns:
         An array `(samples, ...)`, or the tree of them that the model gives.
     Raises:
@@ -198,7 +212,7 @@ def predict(
             stacklevel=2,
         )
     with contextlib.ExitStack() as opened:
-        feed = _open_one(opened, to_batches("data", data, batch_size), steps, memory, workers)
+        feed = _open_one(opened, to_batches("data", data, batch_size), steps, Running(memory, workers, processes))
         _check_execution(model, [feed])
         told = _one_pass_callbacks(opened, model, feed, callbacks, verbose)
         outputs = model.predict(as_keras_data(feed), callbacks=told)
@@ -213,27 +227,25 @@ def predict(
 
 
 def _open_both(
-    opened: contextlib.ExitStack, train: Batches, other: Batches | None, memory: int | str, workers: int | str
+    opened: contextlib.ExitStack, train: Batches, other: Batches | None, running: Running
 ) -> tuple[Feed, Feed | None]:
     own = isinstance(train, Dataset)
     if other is None:
-        return _feed(opened, open_one(train, memory, workers), own=own), None
-    loader, other_loader = open_both(train, other, memory, workers)
+        return _feed(opened, open_one(train, running), own=own), None
+    loader, other_loader = open_both(train, other, running)
     return _feed(opened, loader, own=own), _feed(opened, other_loader, own=isinstance(other, Dataset), trims=True)
 
 
-def _open_one(
-    opened: contextlib.ExitStack, batches: Batches, steps: int | None, memory: int | str, workers: int | str
-) -> Feed:
-    feed = _feed(opened, open_one(batches, memory, workers), own=isinstance(batches, Dataset), trims=True)
+def _open_one(opened: contextlib.ExitStack, batches: Batches, steps: int | None, running: Running) -> Feed:
+    feed = _feed(opened, open_one(batches, running), own=isinstance(batches, Dataset), trims=True)
     feed.steps = _steps("steps", steps, feed.steps, at_most_a_pass=True)
     return feed
 
 
 def _feed(opened: contextlib.ExitStack, loader: Loader, *, own: bool, trims: bool = False) -> Feed:
-    check_batch(loader.plan.batch_spec)
     if own:
         opened.enter_context(loader)
+    check_batch(loader.plan.batch_spec)
     feed = Feed(loader, loader.plan.steps, own=own, trims=trims)
     opened.callback(feed.close)
     return feed

@@ -8,7 +8,7 @@ import pytest
 recorder = pytest.importorskip("recorder")
 
 import fitstream as fs  # noqa: E402
-from fitstream.adapters.keras_inputs import open_both  # noqa: E402
+from fitstream.adapters.keras_inputs import Running, open_both  # noqa: E402
 
 
 def rows(count: int, width: int) -> fs.Dataset:
@@ -19,14 +19,14 @@ def rows(count: int, width: int) -> fs.Dataset:
 @pytest.mark.parametrize("sizes", [(10, 10), (10, 1), (1, 10)])
 def test_both_plans_together_fit_the_budget(memory: int | str, sizes: tuple[int, int]) -> None:
     datasets = [rows(100, 1000).batch(size) for size in sizes]
-    train, other = open_both(*datasets, memory, 2)
+    train, other = open_both(*datasets, Running(memory, 2))
     budget = datasets[0].plan(memory).budget_bytes
     assert train.plan.projected_bytes + other.plan.projected_bytes <= budget
     assert train.plan.budget_bytes == budget - other.plan.projected_bytes
 
 
 def test_validation_gets_at_most_a_quarter_where_that_is_enough() -> None:
-    train, other = open_both(rows(100, 1000).batch(10), rows(100, 1000).batch(10), "1 MB", 2)
+    train, other = open_both(rows(100, 1000).batch(10), rows(100, 1000).batch(10), Running("1 MB", 2))
     assert other.plan.projected_bytes <= 250_000
     assert train.plan.slot_count > other.plan.slot_count
 
@@ -34,16 +34,16 @@ def test_validation_gets_at_most_a_quarter_where_that_is_enough() -> None:
 def test_a_budget_for_only_one_of_the_two_is_refused_with_one_that_suffices() -> None:
     datasets = [rows(100, 1000).batch(10), rows(100, 1000).batch(10)]
     with pytest.raises(fs.PlanError, match=r'together don\'t fit.*memory="(?P<enough>[^"]+)"') as caught:
-        open_both(*datasets, 100_000, 2)
+        open_both(*datasets, Running(100_000, 2))
     enough = str(caught.value).split('memory="')[1].split('"')[0]
-    open_both(*datasets, enough, 2)
+    open_both(*datasets, Running(enough, 2))
 
 
 def test_a_loader_keeps_its_budget_and_the_dataset_gets_what_is_given() -> None:
     with rows(100, 1000).batch(10).loader(memory="2 MB") as loader:
-        train, other = open_both(loader, rows(100, 1000).batch(10), "1 MB", 2)
+        train, other = open_both(loader, rows(100, 1000).batch(10), Running("1 MB", 2))
         assert train is loader
         assert other.plan.budget_bytes == 1_000_000
-        train, other = open_both(rows(100, 1000).batch(10), loader, "1 MB", 2)
+        train, other = open_both(rows(100, 1000).batch(10), loader, Running("1 MB", 2))
         assert other is loader
         assert train.plan.budget_bytes == 1_000_000

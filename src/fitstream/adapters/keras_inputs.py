@@ -6,7 +6,7 @@ A user's Loader is used as it is. All else becomes a batched Dataset and is open
 from __future__ import annotations
 
 import types
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, final
 
 from fitstream.constructors import from_arrays, from_batches
 from fitstream.dataset import Dataset
@@ -15,7 +15,7 @@ from fitstream.loader import Loader
 from fitstream.plan import Plan
 from fitstream.spec import format_bytes
 
-__all__ = ["Batches", "open_both", "open_one", "split_off", "to_batches", "to_validation"]
+__all__ = ["Batches", "Running", "open_both", "open_one", "split_off", "to_batches", "to_validation"]
 
 #: Something that gives batches: a Loader, or a batched Dataset.
 Batches: TypeAlias = Loader | Dataset
@@ -26,6 +26,15 @@ _ARRAYS_BATCH = 32
 _SHARES = (2, 1, 3, 4, 5, 6, 7)
 #: Packages whose data Keras takes as it is: PyDataset, tf.data, DataLoader, Grain.
 _KERAS_TAKES = {"keras", "tensorflow", "torch", "grain"}
+
+
+@final
+class Running(NamedTuple):
+    """How loaders that are made here run: the arguments of `ds.loader`."""
+
+    memory: int | str = "auto"
+    workers: int | str = "auto"
+    processes: int | None = None
 
 
 def to_batches(name: str, data: Any, batch_size: int | None, shuffle_seed: int | None = None) -> Batches:
@@ -101,23 +110,23 @@ def split_off(train: Batches, fraction: float, seed: int) -> tuple[Dataset, Data
     return train.split_off(fraction, seed)
 
 
-def open_one(batches: Batches, memory: int | str, workers: int | str) -> Loader:
+def open_one(batches: Batches, running: Running) -> Loader:
     """Open a loader, or take a user's.
 
     Raises:
         PlanError: If the plan is refused, or settings are given that a Loader has already.
     """
     if isinstance(batches, Dataset):
-        return batches.loader(memory=memory, workers=workers)
-    for name, value in (("memory", memory), ("workers", workers)):
-        if value != "auto":
+        return batches.loader(*running)
+    for (name, value), default in zip(running._asdict().items(), Running(), strict=True):
+        if value != default:
             raise PlanError(
                 f"{name}={value!r} is for a Dataset; a Loader has its own. Give it to ds.loader({name}=...)."
             )
     return batches
 
 
-def open_both(train: Batches, other: Batches, memory: int | str, workers: int | str) -> tuple[Loader, Loader]:
+def open_both(train: Batches, other: Batches, running: Running) -> tuple[Loader, Loader]:
     """Open loaders for training and validation within one budget.
 
     Validation is planned in a quarter of it, or else in the first other share that leaves training enough; training is
@@ -127,24 +136,29 @@ def open_both(train: Batches, other: Batches, memory: int | str, workers: int | 
         PlanError: If no share lets both fit.
     """
     if isinstance(train, Dataset) and isinstance(other, Dataset):
-        plan, other_plan = _divide(train, other, memory, workers)
-        return Loader(plan), Loader(other_plan)
+        plan, other_plan = _divide(train, other, running)
+        loader = Loader(plan)
+        try:
+            return loader, Loader(other_plan)
+        except BaseException:
+            loader.close()
+            raise
     if isinstance(train, Loader) and isinstance(other, Dataset):
-        return train, open_one(other, memory, workers)
+        return train, open_one(other, running)
     assert isinstance(other, Loader)
-    return open_one(train, memory, workers), other
+    return open_one(train, running), other
 
 
-def _divide(train: Dataset, other: Dataset, memory: int | str, workers: int | str) -> tuple[Plan, Plan]:
-    whole = train.plan(memory, workers)
+def _divide(train: Dataset, other: Dataset, running: Running) -> tuple[Plan, Plan]:
+    whole = train.plan(*running)
     budget = whole.budget_bytes
     for eighths in _SHARES:
         try:
-            other_plan = other.plan(budget * eighths // 8, workers)
-            return train.plan(budget - other_plan.projected_bytes, workers), other_plan
+            other_plan = other.plan(*running._replace(memory=budget * eighths // 8))
+            return train.plan(*running._replace(memory=budget - other_plan.projected_bytes)), other_plan
         except PlanError:
             continue
-    needed = whole.projected_bytes + other.plan(budget, workers).projected_bytes
+    needed = whole.projected_bytes + other.plan(*running._replace(memory=budget)).projected_bytes
     raise PlanError(
         f"training and validation together don't fit memory={format_bytes(budget)}, though each alone does: training's "
         f"plan takes {format_bytes(whole.projected_bytes)}, and {format_bytes(needed)} with validation. "

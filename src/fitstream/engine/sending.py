@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.engine.unsendable import explain
-from fitstream.errors import SourceError
+from fitstream.errors import FitstreamError, SourceError
 from fitstream.memory import Block, block_of
 from fitstream.spec import aligned
 
@@ -92,7 +92,7 @@ def pack(tree: dict[str, Any]) -> Parcel:
     arrays, body = _Arrays(), io.BytesIO()
     try:
         _picklers().plain(body, arrays).dump(tree)
-    except MemoryError:
+    except (MemoryError, FitstreamError):
         raise
     except Exception as error:
         raise Unsendable(explain(tree, error, _picklers().trial)) from error
