@@ -97,13 +97,9 @@ def fit(
         raise PlanError(f"initial_epoch={initial_epoch}, but epochs={epochs} is the last one. Use more epochs.")
     validation_freq = _frequency(validation_freq)
     batches = to_batches("train", train, batch_size, shuffle_seed=seed)
+    _check_validation(validation_data, validation_split, validation_steps, validation_freq)
     if validation_split is not None:
-        if validation_data is not None:
-            raise PlanError("validation_split and validation_data are both given. Use one.")
         batches, validation_data = split_off(batches, validation_split, seed)
-    if validation_data is None and (validation_steps is not None or validation_freq != 1):
-        name = "validation_freq" if validation_steps is None else "validation_steps"
-        raise PlanError(f"{name} is given, but nothing to validate with. Give validation_data or validation_split.")
     other = None if validation_data is None else to_validation(validation_data, batch_size, batches, memory)
     with contextlib.ExitStack() as opened:
         feed, other_feed = _open_both(opened, batches, other, Running(memory, workers, processes))
@@ -265,6 +261,14 @@ def _whole(name: str, given: Any, least: int, otherwise: str = "") -> int:
     if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < least:
         raise PlanError(f"{name}={given!r} must be a whole number from {least} on{otherwise}.")
     return int(given)
+
+
+def _check_validation(data: Any, split: float | None, steps: int | None, frequency: int | list[int]) -> None:
+    if split is not None and data is not None:
+        raise PlanError("validation_split and validation_data are both given. Use one.")
+    if split is None and data is None and (steps is not None or frequency != 1):
+        name = "validation_freq" if steps is None else "validation_steps"
+        raise PlanError(f"{name} is given, but nothing to validate with. Give validation_data or validation_split.")
 
 
 def _frequency(given: Any) -> int | list[int]:
