@@ -43,7 +43,7 @@ test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch
 	done
 
 # In an environment of their own, for the peers' sake.
-bench: $(VENV)-bench/ready.stamp ## All benchmarks, fitstream and its peers: about an hour and a half
+bench: $(VENV)-bench/ready.stamp ## All benchmarks, fitstream and its peers
 	for name in $(BENCHMARKS); do \
 	  echo "== $$name" && $(VENV)-bench/bin/python benchmarks/$$name.py || exit 1; \
 	done

@@ -3,8 +3,9 @@
 The bare limit is `np.take` of permuted indices into a kept buffer, in two plain threads and in one. With `out=`, only
 `mode="clip"` writes straight into it; the default mode fills a buffer of its own first.
 
-Left out: TurboLoader, which reads archives of pictures only. Two forms of tf.data: tensor slices where the job says
-that memory holds the array twice, otherwise a gather in a `numpy_function`.
+Left out: TurboLoader, which reads archives of pictures only, dataloader-rs, which needs Python 3.13, and Keras and
+torchdata with processes, which send every batch through a pipe and are slower than their own threads here. tf.data
+reads tensor slices where the job says that memory holds the array twice, and gathers in a `numpy_function` otherwise.
 
 This file is also the program of the child processes. A setting is a batch size. The job's `inputs`: `path` of the
 array, `epochs`, `fits` (memory holds the array twice), `check` (look at each batch closely).
@@ -23,6 +24,7 @@ from functools import partial
 from typing import Any
 
 import _peers
+import _pipelines
 import numpy as np
 from _harness import Contender, Job, Measurement, child_main, cpu_seconds, measure
 from _rows import Delivery, Gathers, Indices, Mapped, Rows, tail_of
@@ -149,16 +151,18 @@ def _grain(array: Rows, *, batch: int, epochs: int, processes: bool) -> _peers.S
 
 
 def _dali(array: Rows, size: int, epochs: int) -> _peers.Stream:
-    return _peers.dali_batches(Gathers(array, size), epochs=epochs, batch=size)
+    return _pipelines.dali_batches(Gathers(array, size), epochs=epochs, batch=size)
 
 
 def _tf_data(job: Job) -> Measurement:
     array, size, epochs = _array(job), _size(job), job.inputs["epochs"]
     if job.inputs["fits"]:
-        stream = _peers.tf_slices(array, batch=size, epochs=epochs)
+        stream = _pipelines.tf_slices(array, batch=size, epochs=epochs)
     else:
         plain = np.asarray(array)
-        stream = _peers.tf_mapped(len(array), plain.__getitem__, array.shape[1:], batch=size, epochs=epochs, whole=True)
+        stream = _pipelines.tf_mapped(
+            len(array), plain.__getitem__, array.shape[1:], batch=size, epochs=epochs, whole=True
+        )
     return measure(job, stream, _delivery(job, array))
 
 
@@ -186,7 +190,14 @@ def _samplewise(make: Callable[..., _peers.Stream], **options: Any) -> Callable[
 
 
 def _ours(key: str, title: str, workers: Any, processes: int | None, sizes: tuple[str, ...] = _SMALL) -> Contender:
-    return Contender(key, title, partial(ours, workers=workers, processes=processes), sizes, ("fitstream",))
+    return Contender(
+        key,
+        title,
+        partial(ours, workers=workers, processes=processes),
+        sizes,
+        ("fitstream",),
+        _peers.settles_s(workers),
+    )
 
 
 _torch_batches = _batchwise(_peers.torch_batches)
@@ -200,25 +211,19 @@ CONTENDERS = (
     _peer("torch-main", "PyTorch DataLoader, no worker", partial(_torch, workers=0), "torch"),
     _peer("torch-batches", "PyTorch DataLoader, 2 processes, batch sampler", _torch_batches, "torch", sizes=_BOTH),
     _peer("torchdata-threads", "torchdata, 2 threads", _samplewise(_torchdata, processes=False), "torchdata"),
-    _peer("torchdata-processes", "torchdata, 2 processes", _samplewise(_torchdata, processes=True), "torchdata"),
     _peer(
         "keras-threads",
         "Keras PyDataset, 2 threads",
         _batchwise(_peers.keras_batches, processes=False),
         *("keras", "jax"),
-        sizes=_BOTH,
-    ),
-    _peer(
-        "keras-processes",
-        "Keras PyDataset, 2 processes",
-        _batchwise(_peers.keras_batches, processes=True),
-        *("keras", "jax"),
     ),
     _peer("grain-threads", "Grain, 2 threads", _samplewise(_grain, processes=False), "grain"),
     _peer("grain-processes", "Grain, 2 processes", _samplewise(_grain, processes=True), "grain"),
-    Contender("tf.data", "tf.data, 2 parallel calls", _tf_data, _BOTH, ("tensorflow",)),
-    _peer("spdl", "SPDL, 2 threads", _batchwise(_peers.spdl_batches, processes=False), "spdl.pipeline", sizes=_BOTH),
-    _peer("ray", "Ray Data, 2 processes", _samplewise(_peers.ray_arrays), "ray.data"),
+    Contender("tf.data", "tf.data, 2 parallel calls", _tf_data, _SMALL, ("tensorflow",)),
+    _peer(
+        "spdl", "SPDL, 2 threads", _batchwise(_pipelines.spdl_batches, processes=False), "spdl.pipeline", sizes=_BOTH
+    ),
+    _peer("ray", "Ray Data, 2 processes", _samplewise(_pipelines.ray_arrays), "ray.data"),
     _peer("dali", "DALI, 2 processes", _dali, "nvidia.dali"),
 )
 

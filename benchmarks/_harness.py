@@ -94,6 +94,7 @@ class Contender:
         run: Measures, in the child; imports what it needs by itself.
         settings: The settings that it is measured in.
         requires: Modules that must be there; if one is not, the contender is reported as not installed.
+        settles_s: The least warm-up, for one that measures and changes itself while it runs.
     """
 
     key: str
@@ -101,6 +102,7 @@ class Contender:
     run: Callable[[Job], Measurement]
     settings: tuple[str, ...]
     requires: tuple[str, ...] = ()
+    settles_s: float = 0.0
 
 
 @dataclasses.dataclass(slots=True)
@@ -218,6 +220,8 @@ def run_rounds(
         if before is not None:
             before()
         job = dataclasses.replace(job, contender=one.key, setting=setting)
+        if job.seconds is not None:
+            job = dataclasses.replace(job, warm_up_s=max(job.warm_up_s, one.settles_s))
         found = _run_child(script, job, timeout_s, sample_memory=whole is None or number is None, outcome=outcome)
         text = f"{outcome.status}: {outcome.detail}"
         if found is not None and number is None:

@@ -4,8 +4,8 @@ The bare limit is a bare shared ring: two forked processes call the same functio
 memory, and say so through a pipe; the consumer reads a view of that memory.
 
 Left out: tf.data has no worker processes of its own (its service is a server of batches), TurboLoader reads archives of
-pictures only. SPDL twice: with a pool of processes, as its guide shows, and with one process behind its own shared
-ring, which it marks as experimental.
+pictures only, dataloader-rs has threads and needs Python 3.13. SPDL twice: with a pool of processes, as its guide
+shows, and with one process behind its own shared ring, which it marks as experimental.
 
 This file is also the program of the child processes. The job's `inputs`: `count` (batches of the epoch), `check`.
 """
@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any
 
 import _peers
+import _pipelines
 import numpy as np
 from _harness import Contender, Job, Measurement, child_main, measure
 from _rows import Delivery, Indices, Rows
@@ -134,7 +135,14 @@ def _peer(key: str, title: str, make: Callable[..., _peers.Stream], *requires: s
 
 
 def _ours(key: str, title: str, workers: Any, processes: int | None) -> Contender:
-    return Contender(key, title, partial(ours, workers=workers, processes=processes), ("own",), ("fitstream",))
+    return Contender(
+        key,
+        title,
+        partial(ours, workers=workers, processes=processes),
+        ("own",),
+        ("fitstream",),
+        _peers.settles_s(workers),
+    )
 
 
 CONTENDERS = (
@@ -146,15 +154,15 @@ CONTENDERS = (
     _peer("torchdata", "torchdata, 2 processes", _peers.torchdata_batches, "torchdata"),
     _peer("keras", "Keras PyDataset, 2 processes", partial(_peers.keras_batches, processes=True), "keras", "jax"),
     _peer("grain", "Grain, 2 processes", partial(_peers.grain, processes=True), "grain"),
-    _peer("spdl", "SPDL, 2 processes", partial(_peers.spdl_batches, processes=True), "spdl.pipeline"),
+    _peer("spdl", "SPDL, 2 processes", partial(_pipelines.spdl_batches, processes=True), "spdl.pipeline"),
     _peer(
         "spdl-ring",
         "SPDL, 1 process, shared ring",
-        partial(_peers.spdl_ring, batch_bytes=_BATCH_BYTES),
+        partial(_pipelines.spdl_ring, batch_bytes=_BATCH_BYTES),
         "spdl.pipeline",
     ),
-    _peer("ray", "Ray Data, 2 processes", partial(_peers.ray_batches, samples=BATCH), "ray.data"),
-    _peer("dali", "DALI, 2 processes", partial(_peers.dali_batches, batch=BATCH), "nvidia.dali"),
+    _peer("ray", "Ray Data, 2 processes", partial(_pipelines.ray_batches, samples=BATCH), "ray.data"),
+    _peer("dali", "DALI, 2 processes", partial(_pipelines.dali_batches, batch=BATCH), "nvidia.dali"),
 )
 
 

@@ -50,7 +50,7 @@ class Benchmark:
     inputs: Callable[[bool], tuple[Mapping[str, Any], Mapping[str, Any]]]
     warm_up: int
     limit: str = "limit"
-    seconds: float = 2.0
+    seconds: float = 1.5
     comparisons: Sequence[tuple[str, str]] = ()
     units_per_sample: float = 1.0
     cpu_units: int = 1000
@@ -115,7 +115,7 @@ def _parse(benchmark: Benchmark, description: str | None, arguments: Sequence[st
         default=benchmark.seconds,
         help=f"length of each measurement (default: {benchmark.seconds:g})",
     )
-    parser.add_argument("--warm-up", type=float, default=1.5, help="seconds before that (default: 1.5)")
+    parser.add_argument("--warm-up", type=float, default=0.3, help="least seconds before that (default: 0.3)")
     parser.add_argument("--contenders", nargs="+", choices=keys, default=keys, metavar="NAME", help=", ".join(keys))
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds after which a run hangs (default: 120)")
     parser.add_argument("--out", type=Path, help="folder for the results (default: benchmarks/results)")

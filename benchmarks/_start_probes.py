@@ -31,8 +31,8 @@ LANES, BATCH, SIDE = 2, 64, 64
 _MOST_BYTES = 4 * 2**30
 
 Probe = Callable[[Mapping[str, Any]], Mapping[str, float]]
-#: Opens the dataset, then gives a function that makes the loader and gives an iterator over batches.
-Opening = Callable[[Mapping[str, Any]], Callable[[], Iterator[Any]]]
+#: Opens the dataset, then gives a function that makes the loader and gives an iterator over batches that can be closed.
+Opening = Callable[[Mapping[str, Any]], Callable[[], Any]]
 
 
 def main(arguments: list[str]) -> None:
@@ -71,6 +71,7 @@ def _first_batch(opening: Opening) -> Probe:
             "from_loader_s": first_s - opened_s,
             "from_start_s": first_s - settings["spawned_s"],
             "held_bytes": held_bytes,
+            **getattr(batches, "facts", {}),
         }
 
     return probe
@@ -95,19 +96,34 @@ def _root(settings: Mapping[str, Any]) -> str:
 
 
 def _fitstream_table(processes: int | None) -> Opening:
-    def opening(settings: Mapping[str, Any]) -> Callable[[], Iterator[Any]]:
+    def opening(settings: Mapping[str, Any]) -> Callable[[], Any]:
         import fitstream as fs
 
         dataset = fs.from_table(settings["table"], image_size=(SIDE, SIDE)).shuffle(0).batch(BATCH)
-        return lambda: _fitstream_batches(dataset, processes)
+        return lambda: _FitstreamBatches(dataset, processes)
 
     return opening
 
 
-def _fitstream_batches(dataset: Any, processes: int | None) -> Iterator[Any]:
-    workers = "auto" if processes is None else LANES
-    with dataset.loader(memory="512 MB", workers=workers, processes=processes) as loader:
-        yield from loader
+class _FitstreamBatches:
+    """The batches of a loader, and what that says of itself once they are closed."""
+
+    def __init__(self, dataset: Any, processes: int | None) -> None:
+        self.facts: dict[str, float] = {}
+        workers = "auto" if processes is None else LANES
+        self._loader = dataset.loader(memory="512 MB", workers=workers, processes=processes)
+        self._batches = iter(self._loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._batches)
+
+    def close(self) -> None:
+        stats = self._loader.stats()
+        self.facts.update(projected_bytes=stats.projected_bytes, peak_bytes=stats.peak_bytes)
+        self._loader.close()
 
 
 def _torch_batches(samples: Any, processes: int) -> Iterator[Any]:
@@ -223,11 +239,11 @@ class _Numbers:
 
 
 def _fitstream_numbers(processes: int | None) -> Opening:
-    def opening(settings: Mapping[str, Any]) -> Callable[[], Iterator[Any]]:
+    def opening(settings: Mapping[str, Any]) -> Callable[[], Any]:
         import fitstream as fs
 
         dataset = fs.from_sequence(_Numbers(settings["count"])).shuffle(0).batch(BATCH)
-        return lambda: _fitstream_batches(dataset, processes)
+        return lambda: _FitstreamBatches(dataset, processes)
 
     return opening
 

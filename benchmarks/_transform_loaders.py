@@ -3,7 +3,7 @@
 The bare limit is two forked processes that do nothing but call the function.
 
 Left out: tf.data has no worker processes of its own; it is measured with its usual `numpy_function`, which the lock
-serialises. TurboLoader reads archives of pictures only.
+serialises. TurboLoader reads archives of pictures only, dataloader-rs has threads and needs Python 3.13.
 
 This file is also the program of the child processes. The job's `inputs`: `count` (samples of the epoch), `turns` (of
 the function's loop), `check`.
@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 import _peers
+import _pipelines
 import numpy as np
 from _harness import Contender, Job, Measurement, child_main, cpu_seconds, measure
 from _rows import Delivery, Indices, Rows
@@ -179,12 +180,12 @@ def _batchwise(make: Callable[..., _peers.Stream], **options: Any) -> Callable[[
 
 
 def _ray(samples: Small, transform: Transform) -> _peers.Stream:
-    return _peers.ray_samples(samples, transform, batch=BATCH, epochs=1)
+    return _pipelines.ray_samples(samples, transform, batch=BATCH, epochs=1)
 
 
 def _tf_data(samples: Small, transform: Transform) -> _peers.Stream:
     fetch = Transformed(samples, transform).__getitem__
-    return _peers.tf_mapped(len(samples), fetch, (WIDTH,), batch=BATCH, epochs=1, whole=False)
+    return _pipelines.tf_mapped(len(samples), fetch, (WIDTH,), batch=BATCH, epochs=1, whole=False)
 
 
 def _peer(key: str, title: str, make: Callable[[Small, Transform], _peers.Stream], *requires: str) -> Contender:
@@ -195,7 +196,14 @@ def _peer(key: str, title: str, make: Callable[[Small, Transform], _peers.Stream
 
 
 def _ours(key: str, title: str, workers: Any, processes: int | None) -> Contender:
-    return Contender(key, title, partial(ours, workers=workers, processes=processes), ("own",), ("fitstream",))
+    return Contender(
+        key,
+        title,
+        partial(ours, workers=workers, processes=processes),
+        ("own",),
+        ("fitstream",),
+        _peers.settles_s(workers),
+    )
 
 
 CONTENDERS = (
@@ -209,9 +217,9 @@ CONTENDERS = (
     _peer("keras", "Keras PyDataset, 2 processes", _batchwise(_peers.keras_batches, processes=True), "keras", "jax"),
     _peer("grain", "Grain, 2 processes", _samplewise(_peers.grain, processes=True), "grain"),
     _peer("tf.data", "tf.data, 2 parallel calls", _tf_data, "tensorflow"),
-    _peer("spdl", "SPDL, 2 processes", _batchwise(_peers.spdl_batches, processes=True), "spdl.pipeline"),
+    _peer("spdl", "SPDL, 2 processes", _batchwise(_pipelines.spdl_batches, processes=True), "spdl.pipeline"),
     _peer("ray", "Ray Data, 2 processes", _ray, "ray.data"),
-    _peer("dali", "DALI, 2 processes", _batchwise(_peers.dali_batches, batch=BATCH), "nvidia.dali"),
+    _peer("dali", "DALI, 2 processes", _batchwise(_pipelines.dali_batches, batch=BATCH), "nvidia.dali"),
 )
 
 

@@ -15,7 +15,7 @@ last value is compared too.
 How to read. "of the limit" is a loader's rate divided by that of the bare limit of the same round. Peak memory is what
 no file backs: the mapped pages of the array belong to the page cache.
 
-    python benchmarks/arrays.py              # five rounds, about 8 minutes
+    python benchmarks/arrays.py              # five rounds, about 7 minutes
     python benchmarks/arrays.py --quick      # does everything work?
 """
 

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
         log=lambda line: print(line, flush=True),
     )
     report = _report.Report(
-        title="Pictures of 4 to 15 megapixels to batches of 16 x 224x224x3 uint8, shuffled, two lanes on two cores",
+        title="Pictures of 4 to 15 megapixels to batches of 16 x 224x224x3 uint8, two lanes",
         unit="images",
         limit=_large_photos.LIMIT.key,
         ours=_large_photos.FITSTREAM.key,

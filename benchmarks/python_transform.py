@@ -45,7 +45,7 @@ BENCHMARK = _program.Benchmark(
     panels={"own": "Rows of 32 float32, shuffled batches of 64"},
     inputs=_inputs,
     warm_up=256,
-    seconds=3.0,
+    seconds=2.5,
     comparisons=[("fitstream-processes", "fitstream-process"), ("fitstream-processes", _report.BEST_PEER)],
 )
 

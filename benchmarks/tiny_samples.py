@@ -14,7 +14,7 @@ whole epoch, which is also the run for memory, the last value is compared too.
 How to read. "of the limit" is a loader's rate divided by that of the bare limit of the same round. Peak memory is what
 no file backs: the mapped pages of the array belong to the page cache.
 
-    python benchmarks/tiny_samples.py              # five rounds, about 9 minutes
+    python benchmarks/tiny_samples.py              # five rounds, about 8 minutes
     python benchmarks/tiny_samples.py --quick      # does everything work?
 """
 

@@ -14,6 +14,7 @@ arrays of the process's own.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import weakref
@@ -61,7 +62,7 @@ class Block:
             count_bytes: At least 1.
             purpose: What for, for the error.
         Raises:
-            PlanError: If the machine, or its cgroup, has not that much free.
+            PlanError: If the machine, or its cgroup, has not that much free, or a limit of the process forbids it.
         """
         free = available_memory_bytes()
         if count_bytes > free:
@@ -76,9 +77,13 @@ class Block:
             os.posix_fallocate(fd, 0, count_bytes)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             return Block(fd)
-        except BaseException:
+        except OSError as error:
             os.close(fd)
-            raise
+            limit = " (a limit on file sizes, see `ulimit -f`, counts for it)" if error.errno == errno.EFBIG else ""
+            raise PlanError(
+                f"{purpose} needs {format_bytes(count_bytes)} of shared memory, which the system refuses: "
+                f"{error.strerror}{limit}. Use a smaller memory=, or processes=0 for threads."
+            ) from error
 
     def close(self) -> None:
         """Close the descriptor. The memory lives on where it is mapped, here too as long as `bytes` is."""

@@ -126,6 +126,11 @@ class Plan:
         needs = replace(self.needs, worker_bytes=worker_bytes, shared_bytes=shared_bytes)
         return replace(self, needs=needs, process_bytes=needs.process_bytes(self.lane_count, self.process_count))
 
+    def in_threads(self, why: str) -> Plan:
+        """The same, without room for worker processes."""
+        reason = f"{self.lane_reason.partition(';')[0]}; threads, because {why}"
+        return replace(self, process_count=0, auto_processes=False, process_bytes=0, lane_reason=reason)
+
     def refitted(self, worker_bytes: int, shared_bytes: int) -> Plan:
         """The budget divided anew with what a worker process, and all that they share, was found to cost.
 

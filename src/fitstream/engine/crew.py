@@ -20,12 +20,7 @@ from fitstream.engine.pool import Pool
 from fitstream.engine.reading import Reading
 from fitstream.machine import thread_times_ns
 
-__all__ = ["Crew", "split_lanes"]
-
-
-def split_lanes(lane_count: int, process_count: int) -> list[int]:
-    """Lanes of each process, as even as can be."""
-    return [lane_count // process_count + (i < lane_count % process_count) for i in range(process_count)]
+__all__ = ["Crew"]
 
 
 @final
@@ -178,13 +173,13 @@ class Crew:
         threads += [one.thread for one in (self.reader, self.pool) if one is not None]
         return [thread.name for thread in threads if not thread.is_alive()]
 
-    def stop(self) -> None:
+    def stop(self, *, patient: bool) -> None:
         """Tell all lanes to end. Worker processes end first, so that they take no token meant for a thread."""
         for pool in self._pools:
-            pool.close()
+            pool.close(patient=patient)
         if self.reader is not None:
             self.reader.stop()
-        for lane in self._lanes:
+        for lane in [*self._lanes, *self._ended]:
             lane.stop()
         if self.here is not None:
             self.here.close()

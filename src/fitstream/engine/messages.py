@@ -79,6 +79,7 @@ class Done(NamedTuple):
     Attributes:
         lane: The lane's number in its process.
         rows: Rows of the batch, where it came finished.
+        abandoned: Whether the run had been abandoned when the work ended, so that rows may be missing.
         failed_row: The row that failed, or -1; then text follows.
         wall_ns: Time that the work took.
         fallback_count: Files so far that the fast decoder refused, of this lane.
@@ -87,6 +88,7 @@ class Done(NamedTuple):
     token: int
     lane: int
     rows: int
+    abandoned: int
     failed_row: int
     wall_ns: int
     fallback_count: int
@@ -100,20 +102,26 @@ class Done(NamedTuple):
 
 
 _FILL = struct.Struct("<9q")
-_DONE = struct.Struct("<6q")
+_DONE = struct.Struct("<7q")
 
 
 def write_note(kind: bytes, **values: Any) -> bytes:
-    """A rare message with named values; long text is cut at its start, since a traceback's end says most."""
-    for name, value in values.items():
-        if isinstance(value, str):
-            values[name] = value[-(_TEXT_BYTES // 8) :]
-    return kind + json.dumps(values).encode()
+    """A rare message with named values.
+
+    Text that is too long loses its end; a traceback, whose end says most, loses its start.
+    """
+    most = _TEXT_BYTES
+    while len(text := json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogatepass")) > _TEXT_BYTES:
+        most //= 2
+        for name, value in values.items():
+            if isinstance(value, str):
+                values[name] = value[-most:] if name == "traceback" else value[:most]
+    return kind + text
 
 
 def read_note(message: bytes) -> dict[str, Any]:
     """The values of a rare message."""
-    values: dict[str, Any] = json.loads(message[1:])
+    values: dict[str, Any] = json.loads(message[1:].decode("utf-8", "surrogatepass"))
     return values
 
 

@@ -17,12 +17,12 @@ from typing import Any, final
 
 from fitstream.engine.board import Board, Run
 from fitstream.engine.codecs import codec_threads
-from fitstream.engine.crew import Crew, split_lanes
+from fitstream.engine.crew import Crew
 from fitstream.engine.lane import Worker, work_here
-from fitstream.engine.pool import Pool
+from fitstream.engine.pool import Pool, split_lanes
 from fitstream.engine.ring import Slot
 from fitstream.engine.tuner import Tuner
-from fitstream.errors import FitstreamError, LoaderClosed
+from fitstream.errors import FitstreamError, LoaderClosed, PlanError
 from fitstream.events import Event, LanesChanged, LanesStarted, LanesStopped, RingExtended
 from fitstream.plan import Plan
 
@@ -34,6 +34,15 @@ _GRACE_S = 0.1
 _WATCH_S = 1.0
 #: How long `close` waits for a function of the user's to return, and how long after Ctrl-C.
 _JOIN_S, _HASTY_JOIN_S = 10.0, 1.0
+
+
+def _board(plan: Plan) -> Board:
+    try:
+        return Board(plan)
+    except PlanError as error:
+        if not plan.auto_processes:
+            raise
+        return Board(plan.in_threads(str(error)))
 
 
 @final
@@ -61,7 +70,8 @@ class Pipeline:
                 pool = Pool(plan, split_lanes(plan.lane_count, plan.process_count), emit)
                 undo.callback(pool.close)
                 plan = plan.refitted(pool.worker_bytes, pool.shared_bytes)
-            self.board = Board(plan)
+            self.board = _board(plan)
+            plan = self.board.plan
             if pool is not None:
                 pool.attach(self.board, self._crashed)
             # Threads of ours decode, or may.
@@ -191,7 +201,7 @@ class Pipeline:
         if not self.board.close():
             return
         self._tuner.close()
-        self.crew.stop()
+        self.crew.stop(patient=patient)
         stuck: list[str] = []
         try:
             stuck = self.crew.join(time.monotonic() + join_s)

@@ -20,7 +20,7 @@ from typing import final
 
 import numpy as np
 
-from fitstream.engine.board import Board
+from fitstream.engine.board import Board, Chunk
 from fitstream.engine.dispatch import Dispatcher
 from fitstream.engine.job import Job
 from fitstream.engine.messages import ATTACHED, BROKEN, DONE, READY, Done, read_note
@@ -32,7 +32,7 @@ from fitstream.machine import private_bytes
 from fitstream.memory import Block
 from fitstream.plan import Plan
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "split_lanes"]
 
 #: How long a worker may take to import what it needs.
 _START_S = 60.0
@@ -41,8 +41,13 @@ _MOST_DEATHS = 5
 #: How often memory is measured while there is work.
 _MEASURE_S = 0.25
 _SETTLING_BYTES = 4_000_000
-#: How long a worker that was told to stop has.
-_STOP_S = 2.0
+#: How long a worker that was told to stop has, and how long after Ctrl-C.
+_STOP_S, _HASTY_STOP_S = 2.0, 0.3
+
+
+def split_lanes(lane_count: int, process_count: int) -> list[int]:
+    """Lanes of each process, as even as can be."""
+    return [lane_count // process_count + (i < lane_count % process_count) for i in range(process_count)]
 
 
 @final
@@ -76,6 +81,14 @@ class Pool:
         emit: Called with each event, in the pool's thread.
     Raises:
         PlanError: If the source or a function can't be sent, or can't be opened in a worker.
+
+    Attributes:
+        thread: The pool's thread.
+        lane_counts: Lanes of each process.
+        reserved_bytes: The most that one worker cost before any data.
+        shared_bytes: What all share: functions, and arrays in memory.
+        peak_bytes: The most memory that was measured, of all.
+        wall_ns: Time that lanes spent on chunks.
     """
 
     def __init__(self, plan: Plan, lane_counts: Sequence[int], emit: Callable[[Event], None]) -> None:
@@ -90,36 +103,35 @@ class Pool:
         self._deaths = 0
         self._dispatcher: Dispatcher | None = None
         self._closing = self._retiring = False
+        self._shares = list(lane_counts)
+        self._stop_s = _STOP_S
         self._failure: BaseException | None = None
         self._ready = threading.Event()
         self._measured_s = 0.0
         self._told_memory = False
         self._fallback_count = 0
-        self.peak_bytes = self.wall_ns = 0
+        self.peak_bytes = self.wall_ns = self.reserved_bytes = 0
         try:
-            self._parcel = pack(Job.of(plan).parts())
+            self._parcel = pack(Job.of(plan).parts(), plan.budget_bytes)
         except Unsendable as error:
             raise PlanError(f"{error}") from error.__cause__
         self.shared_bytes = self._parcel.count_bytes
-        self._control = Block.make(4096, "A page of marks")
+        self._control: Block | None = Block.make(4096, "A page of marks")
         self._mark = self._control.bytes[:8].view(np.int64)
         self.thread = threading.Thread(target=self._run, name="fitstream-workers", daemon=True)
         self.thread.start()
         _drop_in_children(self)
-        self._wait()
+        try:
+            self._wait()
+        except BaseException:
+            self.close()
+            raise
 
     def _wait(self) -> None:
         if not self._ready.wait(_START_S):
-            self.close()
             raise Stalled(f"worker processes were not ready within {_START_S:.0f} s. Use processes=0 for threads.")
         if self._failure is not None:
-            self.close()
             raise self._failure
-
-    @property
-    def reserved_bytes(self) -> int:
-        """The most that one worker cost before any data."""
-        return max(process.reserved_bytes for process in self._processes)
 
     @property
     def worker_bytes(self) -> int:
@@ -143,9 +155,7 @@ class Pool:
 
     def set_lanes(self, count: int) -> None:
         """Let this many lanes work from now on."""
-        processes = len(self.lane_counts)
-        assert self._dispatcher is not None
-        self._dispatcher.shares = [count // processes + (i < count % processes) for i in range(processes)]
+        self._shares = split_lanes(count, len(self.lane_counts))
         self._bell.ring()
 
     def retire(self) -> None:
@@ -155,17 +165,23 @@ class Pool:
         self._dispatcher.active, self._retiring = False, True
         self._bell.ring()
 
-    def close(self, join_s: float = _STOP_S + 5) -> None:
+    def close(self, *, patient: bool = True) -> None:
         """End all workers: those that don't end by themselves in time are killed."""
         if os.getpid() != self._pid:
-            for process in self._processes:
-                process.drop()
             return
+        self._stop_s = _STOP_S if patient else _HASTY_STOP_S
         self._closing = True
         self._mark[0] = 0
         self._bell.ring()
         if threading.current_thread() is not self.thread:
-            self.thread.join(join_s)
+            self.thread.join(_STOP_S + 5)
+
+    def drop(self) -> None:
+        """Let go of everything in a forked child, which must not disturb the workers of its parent."""
+        for process in self._processes:
+            process.drop()
+        if self._dispatcher is not None:
+            self._dispatcher.board.mark = np.zeros(1, np.int64)
 
     @property
     def fallback_count(self) -> int:
@@ -177,8 +193,8 @@ class Pool:
     def _run(self) -> None:
         try:
             self._poll.register(self._bell.fd, select.POLLIN)
-            for lane_count in self.lane_counts:
-                self._start(lane_count)
+            for place in range(len(self.lane_counts)):
+                self._processes.insert(place, self._start(place))
             while not self._closing:
                 for fd, _ in self._poll.poll(1000 if self._busy() else None):
                     if fd == self._bell.fd:
@@ -186,7 +202,7 @@ class Pool:
                     else:
                         self._hear(fd)
                 if self._dispatcher is not None:
-                    self._dispatcher.hand_out(self._processes)
+                    self._dispatcher.hand_out(self._processes, self._shares)
                     self._measure(self._dispatcher)
                 if self._retiring and not self._busy():
                     break
@@ -203,12 +219,13 @@ class Pool:
         self._ready.set()
         self._on_crash(error)
 
-    def _start(self, lane_count: int) -> None:
-        process = Process(lane_count, kept_heap=self._kept_heap)
-        self._processes.append(process)
+    def _start(self, place: int) -> Process:
+        process = Process(self.lane_counts[place], kept_heap=self._kept_heap)
         self._poll.register(process.socket, select.POLLIN)
         self._poll.register(process.pidfd, select.POLLIN)
+        assert self._control is not None
         process.greet([self._control.fd, *self._parcel.fds])
+        return process
 
     def _hear(self, fd: int) -> None:
         for process in self._processes:
@@ -227,8 +244,9 @@ class Pool:
                 self._take_in(process, *Done.read(message))
             elif kind == READY:
                 process.state = "ready"
-                process.reserved_bytes = read_note(message)["reserved_bytes"]
-                self._emit(WorkerStarted(process.pid, process.lane_count, process.reserved_bytes))
+                reserved_bytes = read_note(message)["reserved_bytes"]
+                self.reserved_bytes = max(self.reserved_bytes, reserved_bytes)
+                self._emit(WorkerStarted(process.pid, process.lane_count, reserved_bytes))
                 if all(one.state != "starting" for one in self._processes):
                     self._ready.set()
             elif kind == ATTACHED:
@@ -252,11 +270,11 @@ class Pool:
         self._poll.unregister(process.pidfd)
         with contextlib.suppress(KeyError, ValueError):
             self._poll.unregister(process.socket)
-        self._processes.remove(process)
         self._fallback_count += sum(process.fallback_counts.values())
         how = told_exit(process.reap())
+        place = self._processes.index(process)
         broken = process.broken
-        if process.state == "starting":
+        if process.state == "starting" and (broken is not None or not self._ready.is_set()):
             told = f"\n{broken['traceback']}" if broken else ""
             raise PlanError(
                 f"A worker process could not open the dataset: {broken['reason'] if broken else how}. "
@@ -264,19 +282,12 @@ class Pool:
             )
         if broken is not None:
             raise FitstreamError(f"a lane ended unexpectedly by {broken['reason']}\n{broken['traceback']}")
-        self._deaths += 1
         chunks = self._dispatcher.recall(process) if self._dispatcher is not None else []
+        self._deaths += 1
         if self._deaths > _MOST_DEATHS:
-            where = f"batch {chunks[0].step} of pass {chunks[0].pass_index}" if chunks else "no batch"
-            raise WorkerDied(
-                f"Worker processes died {self._deaths} times in a row before anything was finished; the last one, "
-                f"process {process.pid}, worked on {where}: {how}. Look for the function or file that ends a process, "
-                "with workers=0.",
-                pid=process.pid,
-                exit_code=process.exit_code,
-            )
+            raise _died(self._deaths, process, how, chunks)
         self._emit(WorkerLost(process.pid, how, len(chunks)))
-        self._start(process.lane_count)
+        self._processes[place] = self._start(place)
 
     def _measure(self, dispatcher: Dispatcher) -> None:
         """Add up the memory of the workers, and tell once if it is more than was planned."""
@@ -294,13 +305,13 @@ class Pool:
     def _end(self) -> None:
         for process in self._processes:
             process.stop()
-        deadline = time.monotonic() + _STOP_S
+        deadline = time.monotonic() + self._stop_s
         waiting = select.poll()
         left = {process.pidfd: process for process in self._processes}
         for pidfd in left:
             waiting.register(pidfd, select.POLLIN)
         while left and (rest := deadline - time.monotonic()) > 0:
-            for pidfd, _ in waiting.poll(rest * 1000):
+            for pidfd, _ in waiting.poll(rest * 1000 + 1):
                 waiting.unregister(pidfd)
                 left.pop(pidfd).reap()
         for process in left.values():
@@ -308,9 +319,25 @@ class Pool:
             process.reap()
         self._processes.clear()
         self._parcel.close()
-        self._control.close()
-        if self._dispatcher is not None:
-            self._dispatcher.close()
+        if self._control is not None:
+            self._control.close()
+        # What is shared goes now, and not when the collector finds the cycles.
+        board = self._dispatcher.board if self._dispatcher is not None else None
+        self._mark = np.zeros(1, np.int64)
+        if board is not None:
+            board.share_mark(self._mark)
+        self._dispatcher = None
+        self._control = None
+
+
+def _died(count: int, process: Process, how: str, chunks: Sequence[Chunk]) -> WorkerDied:
+    where = f"batch {chunks[0].step} of pass {chunks[0].pass_index}" if chunks else "no batch"
+    return WorkerDied(
+        f"Worker processes died {count} times in a row before anything was finished; the last one, process "
+        f"{process.pid}, worked on {where}: {how}. Look for the function or file that ends a process, with workers=0.",
+        pid=process.pid,
+        exit_code=process.exit_code,
+    )
 
 
 def _drop_in_children(pool: Pool) -> None:
@@ -320,6 +347,6 @@ def _drop_in_children(pool: Pool) -> None:
     def drop() -> None:
         pool = found()
         if pool is not None:
-            pool.close()
+            pool.drop()
 
     os.register_at_fork(after_in_child=drop)

@@ -49,7 +49,6 @@ class Process:
         state: "starting", "ready" (opened, but without slots), "attaching" or "working".
         in_flight: What it was given, by token.
         slot_count: Slots that it was sent.
-        reserved_bytes: What it cost before any data.
         fallback_counts: Files that each lane's fast decoder refused.
         broken: What it told when it could not go on.
         exit_code: After `reap`.
@@ -59,7 +58,6 @@ class Process:
         self.lane_count = lane_count
         self.state = "starting"
         self.in_flight: dict[int, Any] = {}
-        self.reserved_bytes = 0
         self.slot_count = 0
         self.exit_code: int | None = None
         self.fallback_counts: dict[int, int] = {}
@@ -83,14 +81,32 @@ class Process:
         self.pidfd = os.pidfd_open(self.pid)
         self.socket.setblocking(False)
 
+    def send(self, message: bytes, fds: Sequence[int] = ()) -> bool:
+        """Send a message. Returns False if the socket is full now.
+
+        To a worker that is just dying all can be sent: its end is heard next, and what it had in hand is known.
+        """
+        try:
+            if fds:
+                socket.send_fds(self.socket, [message], fds)
+            else:
+                self.socket.send(message)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            pass
+        return True
+
     def greet(self, fds: Sequence[int]) -> None:
         """Send what it is to open."""
-        socket.send_fds(self.socket, [write_note(HELLO, lanes=self.lane_count)], fds)
+        self.send(write_note(HELLO, lanes=self.lane_count), fds)
 
-    def attach(self, fds: Sequence[int], **limits: int) -> None:
-        """Send slots to map."""
-        self.state = "attaching"
-        socket.send_fds(self.socket, [write_note(ATTACH, **limits)], fds)
+    def attach(self, fds: Sequence[int], **limits: int) -> bool:
+        """Send slots to map. Returns False if the socket is full now."""
+        sent = self.send(write_note(ATTACH, **limits), fds)
+        if sent:
+            self.state = "attaching"
+        return sent
 
     def receive(self) -> bytes | None:
         """The next message; None if there is none now, empty if there will be none any more."""
@@ -121,8 +137,9 @@ class Process:
     def drop(self) -> None:
         """Close our descriptors, and nothing else."""
         self.socket.close()
-        with contextlib.suppress(OSError):
-            os.close(self.pidfd)
+        pidfd, self.pidfd = self.pidfd, -1
+        if pidfd >= 0:
+            os.close(pidfd)
 
 
 def told_exit(code: int) -> str:

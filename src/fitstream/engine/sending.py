@@ -36,9 +36,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.engine.unsendable import explain
-from fitstream.errors import FitstreamError, SourceError
+from fitstream.errors import FitstreamError, PlanError, SourceError
 from fitstream.memory import Block, block_of
-from fitstream.spec import aligned
+from fitstream.spec import aligned, format_bytes
 
 __all__ = ["Parcel", "Unsendable", "pack", "unpack"]
 
@@ -79,17 +79,18 @@ class Parcel:
         self.close()
 
 
-def pack(tree: dict[str, Any]) -> Parcel:
+def pack(tree: dict[str, Any], most_bytes: int | None = None) -> Parcel:
     """Put functions, sources and arrays into shared memory.
 
     Args:
         tree: Parts by the names that a message gives them: "source", "map(flip)". What several parts refer to is sent
             once and stays one object.
+        most_bytes: What it may take.
     Raises:
         Unsendable: If a part, or something that it refers to, can't be pickled.
-        PlanError: If the arrays need more memory than is free.
+        PlanError: If it needs more than `most_bytes`, or more memory than is free.
     """
-    arrays, body = _Arrays(), io.BytesIO()
+    arrays, body = _Arrays(), _Bounded(most_bytes)
     try:
         _picklers().plain(body, arrays).dump(tree)
     except (MemoryError, FitstreamError):
@@ -100,12 +101,36 @@ def pack(tree: dict[str, Any]) -> Parcel:
     in_band = body.getbuffer()
     head = _SIZES.pack(len(places), len(in_band)) + places
     start = aligned(len(head) + len(in_band))
+    _check_size(start + arrays.count_bytes, most_bytes)
     block = Block.make(start + arrays.count_bytes, "What the worker processes work on")
     block.bytes[: len(head)] = np.frombuffer(head, np.uint8)
     block.bytes[len(head) : len(head) + len(in_band)] = np.frombuffer(in_band, np.uint8)
     arrays.copy_into(block.bytes[start:])
     # The mapping, and the descriptor that it holds, end with the block; the parcel needs neither.
     return Parcel(os.dup(block.fd), block.count_bytes, arrays.blocks)
+
+
+@final
+class _Bounded(io.BytesIO):
+    """Pickle bytes up to a limit: what is too much is refused before minutes were spent on it."""
+
+    def __init__(self, most_bytes: int | None) -> None:
+        super().__init__()
+        self._most_bytes = most_bytes
+
+    def write(self, data: Any, /) -> int:
+        written = super().write(data)
+        _check_size(self.tell(), self._most_bytes)
+        return written
+
+
+def _check_size(count_bytes: int, most_bytes: int | None) -> None:
+    if most_bytes is not None and count_bytes > most_bytes:
+        raise PlanError(
+            f"the source and the functions take {format_bytes(count_bytes)} or more to be sent to worker processes, "
+            f"and memory= allows {format_bytes(most_bytes)}. Use more memory=, files instead of objects in memory, or "
+            "processes=0 for threads."
+        )
 
 
 def unpack(fds: Sequence[int]) -> Any:

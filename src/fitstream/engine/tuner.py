@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from typing import final
 
 from fitstream.engine.board import Board, Run
-from fitstream.engine.crew import Crew, split_lanes
-from fitstream.engine.pool import Pool
-from fitstream.errors import FitstreamError
+from fitstream.engine.crew import Crew
+from fitstream.engine.pool import Pool, split_lanes
+from fitstream.errors import PlanError
 from fitstream.events import Event, LanesChanged
 from fitstream.spec import format_bytes
 
@@ -182,24 +182,34 @@ class Tuner:
         self._starter.start()
 
     def _move(self, found: Pool | BaseException) -> None:
-        plan = self._board.plan
         self._started = None
         why = f"lanes spent {self._blocked:.0%} of their time blocked"
-        if isinstance(found, Pool):
-            costing = plan.costing(found.worker_bytes, found.shared_bytes)
-            if costing.projected_bytes <= plan.budget_bytes:
-                self._board.plan = costing
-                self._before = statistics.median(self._rates)
-                self._phase = "settling"
-                found.attach(self._board, self._on_crash)
-                self._crew.move_to(found)
-                self._decide(f"{why}: trying worker processes")
-                return
-            found.close()
-            need, budget = format_bytes(costing.projected_bytes), format_bytes(plan.budget_bytes)
-            found = FitstreamError(f"with them {need} would be needed of {budget}")
-        self._phase, self._may_move = "watching", False
-        self._decide(f"{why}, but worker processes can't be had: {found}")
+        try:
+            if not isinstance(found, Pool):
+                raise found
+            self._admit(found)
+        except Exception as error:  # noqa: BLE001  whatever it is, threads go on
+            self._phase, self._may_move = "watching", False
+            self._decide(f"{why}, but worker processes can't be had: {error}")
+            return
+        self._before = statistics.median(self._rates)
+        self._phase = "settling"
+        self._crew.move_to(found)
+        self._decide(f"{why}: trying worker processes")
+
+    def _admit(self, pool: Pool) -> None:
+        """Give the ring to a pool, if the budget allows what it was found to cost."""
+        plan = self._board.plan
+        costing = plan.costing(pool.worker_bytes, pool.shared_bytes)
+        try:
+            if costing.projected_bytes > plan.budget_bytes:
+                need, budget = format_bytes(costing.projected_bytes), format_bytes(plan.budget_bytes)
+                raise PlanError(f"with them {need} would be needed of {budget}")
+            pool.attach(self._board, self._on_crash)
+        except BaseException:
+            pool.close()
+            raise
+        self._board.plan = costing
 
     def _conclude(self) -> None:
         self._phase, self._may_move = "watching", False

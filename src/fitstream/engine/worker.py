@@ -24,6 +24,7 @@ from typing import Any, final
 import numpy as np
 
 from fitstream.chain import Chain, Filler, RowError
+from fitstream.engine.areas import BESIDE, NOWHERE
 from fitstream.engine.filling import fill_rows
 from fitstream.engine.job import Job
 from fitstream.engine.messages import (
@@ -108,7 +109,7 @@ class _Worker:
                 message, fds, _, _ = socket.recv_fds(self._socket, MOST_BYTES, MOST_FDS)
                 kind = message[:1]
                 if kind == FILL:
-                    self._socket.send(self._fill(lane, Fill.read(message)))
+                    self._socket.send(self._fill(lane, Fill.read(message), fds))
                 elif kind == ATTACH:
                     self._attach(read_note(message), fds)
                 else:  # told to stop, or the main process is gone
@@ -136,12 +137,22 @@ class _Worker:
             block.close()
         self._socket.send(ATTACHED)
 
-    def _fill(self, lane: int, fill: Fill) -> bytes:
+    def _given(self, area: int, fds: Sequence[int]) -> list[Any] | None:
+        """The raw samples of a chunk, where there are some."""
+        if area == NOWHERE:
+            return None
+        if area != BESIDE:
+            return unpack_samples(self._areas[area])
+        block = Block(fds[0])
+        block.close()
+        return unpack_samples(block.bytes)
+
+    def _fill(self, lane: int, fill: Fill, fds: Sequence[int]) -> bytes:
         filler = self._fillers[lane]
         started_ns = time.perf_counter_ns()
         rows, failed_row, text = 0, -1, b""
         try:
-            given = None if fill.area < 0 else unpack_samples(self._areas[fill.area])
+            given = self._given(fill.area, fds)
             run = self._run
             rows = fill_rows(self._job, filler, self._leaves[fill.slot], fill, given, lambda: run[0] == fill.run)
         except RowError as failed:
@@ -152,6 +163,7 @@ class _Worker:
             token=fill.token,
             lane=lane,
             rows=rows,
+            abandoned=int(self._run[0] != fill.run),
             failed_row=failed_row,
             wall_ns=time.perf_counter_ns() - started_ns,
             fallback_count=filler.chain.fallback_count,
