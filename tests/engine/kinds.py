@@ -33,6 +33,10 @@ def varying() -> Iterator[Any]:
         yield {"name": f"sample-{i}", "values": np.arange(i % 5 + 1), "place": (i, float(i))}
 
 
+def letters(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode()[:8], np.uint8)
+
+
 def plain_batches() -> Iterator[Any]:
     for size in (4, 4, 1, 3):
         yield {"x": np.full((size, 2), size), "y": np.arange(size)}
@@ -69,7 +73,7 @@ KINDS: dict[str, Callable[[Path], fs.Dataset]] = {
     "a generator, noised": lambda _: noised(fs.from_generator(lambda: counting(100))).batch(16, "drop"),
     "text and shapes of a generator": lambda _: (
         fs.from_generator(varying)
-        .map(lambda s: {"sum": s["values"].sum(), "name": np.frombuffer(s["name"].encode()[:8], np.uint8), "at": s["place"]})
+        .map(lambda s: {"sum": s["values"].sum(), "name": letters(s["name"]), "at": s["place"]})
         .batch(16)
     ),
     "batches of a generator": lambda _: fs.from_batches(plain_batches).map(lambda b: {"x": b["x"] + 1, "y": b["y"]}),
