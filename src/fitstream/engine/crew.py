@@ -83,7 +83,8 @@ class Crew:
         while len(self._lanes) > count:
             self._ended = [lane for lane in self._ended if lane.thread.is_alive()]
             lane = self._lanes.pop()
-            lane.stop()
+            lane.stopping = True
+            lane.nudge()
             self._ended.append(lane)
 
     def move_to(self, pool: Pool) -> None:
@@ -135,6 +136,11 @@ class Crew:
     def _pools(self) -> list[Pool]:
         return self._retired + ([self.pool] if self.pool is not None else [])
 
+    @property
+    def _threads(self) -> list[ThreadLane]:
+        """All lanes in threads, with those that were told to end."""
+        return [*self._lanes, *self._ended, *([self.reader] if self.reader is not None else [])]
+
     # What was measured.
 
     @property
@@ -177,10 +183,11 @@ class Crew:
         """Tell all lanes to end. Worker processes end first, so that they take no token meant for a thread."""
         for pool in self._pools:
             pool.close(patient=patient)
-        if self.reader is not None:
-            self.reader.stop()
-        for lane in [*self._lanes, *self._ended]:
-            lane.stop()
+        # All are told before any is woken: a lane that isn't told would keep another's nudge.
+        for lane in self._threads:
+            lane.stopping = True
+        for lane in self._threads:
+            lane.nudge()
         if self.here is not None:
             self.here.close()
 
@@ -190,8 +197,7 @@ class Crew:
         Returns:
             Names of those that did not.
         """
-        lanes = [*self._lanes, *self._ended, *([self.reader] if self.reader is not None else [])]
-        for lane in lanes:
+        for lane in self._threads:
             if lane.thread is not threading.current_thread():
                 lane.thread.join(max(0.0, deadline - time.monotonic()))
-        return [lane.thread.name for lane in lanes if lane.thread.is_alive()]
+        return [lane.thread.name for lane in self._threads if lane.thread.is_alive()]

@@ -37,6 +37,7 @@ class ThreadLane:
 
     Attributes:
         thread: The thread.
+        stopping: Set to let it end at its next token. A token that it still takes goes back for others.
     """
 
     def __init__(
@@ -49,14 +50,13 @@ class ThreadLane:
         self._queue = queue
         self._open_worker = open_worker
         self._on_crash = on_crash
-        self._stopping = False
+        self.stopping = False
         # A daemon, because a function of the user's that never returns must not keep the interpreter alive.
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
-    def stop(self) -> None:
-        """Let it end after what it is at. A token that it still takes goes back for others."""
-        self._stopping = True
+    def nudge(self) -> None:
+        """Wake it, or another that waits for the same queue, to see whether it should stop."""
         self._queue.put(None)
 
     def _run(self) -> None:
@@ -65,7 +65,7 @@ class ThreadLane:
             try:
                 while True:
                     token = self._queue.get()
-                    if self._stopping:
+                    if self.stopping:
                         if token is not None:
                             self._queue.put(token)
                         break
