@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from typing import NamedTuple, final
 
-__all__ = ["available_cores", "available_memory_bytes", "private_bytes", "thread_times_ns", "why_no_processes"]
+__all__ = ["ThreadUse", "available_cores", "available_memory_bytes", "private_bytes", "thread_use", "why_no_processes"]
 
 _CGROUPS = "/sys/fs/cgroup"
 
@@ -50,10 +51,26 @@ def private_bytes(pid: int) -> int:
     return max(0, int(words[1]) - int(words[2])) * os.sysconf("SC_PAGE_SIZE") if len(words) > 2 else 0
 
 
-def thread_times_ns(native_id: int | None) -> tuple[int, int] | None:
-    """How long a thread of this process ran, and how long it waited for a core, in ns; None if that is not known."""
-    words = _text(f"/proc/self/task/{native_id}/schedstat").split()
-    return (int(words[0]), int(words[1])) if len(words) >= 2 else None
+@final
+class ThreadUse(NamedTuple):
+    """What a thread used so far.
+
+    Attributes:
+        ran_ns: Time that it ran on a core.
+        waited_ns: Time that it could have run, but waited for a core.
+        fault_count: Pages that it touched first, so that the system had to make them.
+    """
+
+    ran_ns: int
+    waited_ns: int
+    fault_count: int
+
+
+def thread_use(native_id: int | None) -> ThreadUse | None:
+    """What a thread of this process used; None if that is not known."""
+    times = _text(f"/proc/self/task/{native_id}/schedstat").split()
+    fields = _text(f"/proc/self/task/{native_id}/stat").rpartition(")")[2].split()
+    return ThreadUse(int(times[0]), int(times[1]), int(fields[7])) if len(times) > 1 and len(fields) > 7 else None
 
 
 def why_no_processes() -> str | None:

@@ -27,7 +27,7 @@ from fitstream.errors import PlanError
 from fitstream.machine import available_memory_bytes
 from fitstream.spec import format_bytes
 
-__all__ = ["HAS_SHARED_MEMORY", "Block", "block_of", "shared_copy"]
+__all__ = ["HAS_SHARED_MEMORY", "Block", "block_of", "is_mapped", "shared_copy"]
 
 HAS_SHARED_MEMORY = hasattr(os, "memfd_create") and hasattr(os, "posix_fallocate")
 #: Below this a block would cost more, in pages and descriptors, than it saves.
@@ -116,6 +116,14 @@ def shared_copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _forget(key: int) -> None:
     _SHARED.pop(key, None)
+
+
+def is_mapped(array: npt.NDArray[Any]) -> bool:
+    """Whether an array lies in a mapping, as of a file, and not in memory of the process's own."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
 
 
 def block_of(array: npt.NDArray[Any]) -> tuple[Block, int] | None:

@@ -116,10 +116,19 @@ def alive(pid: int) -> bool:
         return False
 
 
+_HEAD = """
+import os, pathlib, sys, signal, threading, time
+import numpy as np
+import fitstream as fs
+
+def children():
+    return " ".join(path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/children")).split()
+
+"""
+
+
 def script(code: str) -> str:
-    return "import os, sys, signal, threading, time\nimport numpy as np\nimport fitstream as fs\n" + textwrap.dedent(
-        code
-    )
+    return _HEAD + textwrap.dedent(code)
 
 
 def run(code: str, *args: str, **options: Any) -> str:

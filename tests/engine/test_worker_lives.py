@@ -116,8 +116,7 @@ ENDS = """
         "300 MB", workers=2, processes=2)
     batches = iter(loader)
     held = next(batches)
-    kids = [e for t in os.listdir("/proc/self/task") for e in open(f"/proc/self/task/{t}/children").read().split()]
-    print(*kids, flush=True)
+    print(*children(), flush=True)
 """
 WAYS = {
     "the program ends": "",
@@ -135,7 +134,8 @@ def test_workers_are_gone_soon_after_the_program(way: str, tmp_path: Path) -> No
     names = shared_memory()
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", script(ENDS + "    " + WAYS[way])],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0, env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     assert process.stdout is not None
     pids = [int(pid) for pid in process.stdout.readline().split()]
@@ -146,15 +146,18 @@ def test_workers_are_gone_soon_after_the_program(way: str, tmp_path: Path) -> No
         process.kill()
     out, err = process.communicate(timeout=30)
     assert until(lambda: not any(alive(pid) for pid in pids), 2)
-    assert "Error" not in err and "Warning" not in err, err
+    assert err == ""
     assert out == ("1\n" if way == "Ctrl-C" else "")
     assert os.listdir(tmp_path) == []
     assert shared_memory() == names
 
 
 def test_ctrl_c_while_workers_start_leaves_none(tmp_path: Path) -> None:
-    module = "import os, time\nif os.getpid() != int(os.environ['MAIN']):\n    open(os.environ['SIGN'], 'w')\n    time.sleep(60)\n"
-    (tmp_path / "slowly.py").write_text(module + "def same(x): return x\n")
+    (tmp_path / "slowly.py").write_text(
+        "import os, time\nfrom pathlib import Path\n"
+        "if os.getpid() != int(os.environ['MAIN']):\n    Path(os.environ['SIGN']).touch()\n    time.sleep(60)\n"
+        "def same(x): return x\n"
+    )
     out = run(
         """
         os.environ.update(MAIN=str(os.getpid()), SIGN=sys.argv[1] + "/sign")
@@ -167,8 +170,7 @@ def test_ctrl_c_while_workers_start_leaves_none(tmp_path: Path) -> None:
         try:
             fs.from_arrays(np.arange(9)).map(slowly.same).batch(3).loader("300 MB", workers=2, processes=2)
         except KeyboardInterrupt:
-            kids = [e for t in os.listdir("/proc/self/task") for e in open(f"/proc/self/task/{t}/children").read().split()]
-            print(kids, [t.name for t in threading.enumerate() if t.name.startswith("fitstream")])
+            print(children(), [t.name for t in threading.enumerate() if t.name.startswith("fitstream")])
         """,
         str(tmp_path),
     )
@@ -182,8 +184,7 @@ def failure(dataset: fs.Dataset, processes: int) -> tuple[list[bytes], BaseExcep
     seen: list[bytes] = []
     with dataset.loader(memory=ROOM, workers=2, processes=processes) as loader:
         with pytest.raises(fs.FitstreamError) as caught:
-            for batch in loader:
-                seen.append(told(batch))
+            seen.extend(told(batch) for batch in loader)
     return seen, caught.value
 
 
@@ -199,7 +200,8 @@ def test_a_failure_is_told_at_its_turn_as_with_threads(sequential: bool) -> None
     expected, other = failure(source.map(picky).batch(20), 0)
     assert len(seen) == 2
     assert seen == expected
-    assert isinstance(error, fs.SampleError) and isinstance(other, fs.SampleError)
+    assert isinstance(error, fs.SampleError)
+    assert isinstance(other, fs.SampleError)
     assert str(error) == str(other)
     names = ("reason", "index", "path", "stage", "user_line")
     assert [getattr(error, name) for name in names] == [getattr(other, name) for name in names]
@@ -294,7 +296,6 @@ def test_a_death_in_mid_epoch_loses_nothing(how: str, sequential: bool, tmp_path
     assert lost.pid in {event.pid for event in recorder.of(WorkerStarted)}
     assert lost.chunk_count > 0
     assert ("code 7" if how == "os._exit" else how) in lost.reason
-    assert len(recorder.of(WorkerStarted)) == 3
 
 
 @pytest.mark.parametrize("how", DEATHS)
@@ -315,7 +316,7 @@ def test_a_sample_that_always_ends_its_worker_is_told_within_seconds(how: str) -
     assert time.monotonic() - started < 15
     assert seen <= 72
     assert caught.value.exit_code == DEATHS[how]
-    assert caught.value.pid in {event.pid for event in recorder.of(WorkerStarted)} | {caught.value.pid}
+    assert caught.value.pid not in {event.pid for event in recorder.of(WorkerLost)}
     assert worker_pids() == []
 
 

@@ -18,7 +18,7 @@ from fitstream.engine.filling import Filling
 from fitstream.engine.lane import ThreadLane, Worker
 from fitstream.engine.pool import Pool
 from fitstream.engine.reading import Reading
-from fitstream.machine import thread_times_ns
+from fitstream.machine import ThreadUse, thread_use
 
 __all__ = ["Crew"]
 
@@ -150,13 +150,13 @@ class Crew:
             self._past_ns + sum(one.wall_ns for one in list(self._fillings)) + sum(one.wall_ns for one in self._pools)
         )
 
-    def thread_times_ns(self) -> tuple[int, int] | None:
-        """How long the lanes' threads ran, and waited for a core; None where that is not known."""
-        times = [thread_times_ns(lane.thread.native_id) for lane in self._lanes]
-        known = [one for one in times if one is not None]
-        if not times or len(known) < len(times):
+    def thread_use(self) -> ThreadUse | None:
+        """What the lanes' threads used, all together; None where that is not known, or they are none."""
+        uses = [thread_use(lane.thread.native_id) for lane in self._lanes]
+        known = [one for one in uses if one is not None]
+        if not uses or len(known) < len(uses):
             return None
-        return sum(ran for ran, _ in known), sum(waited for _, waited in known)
+        return ThreadUse(*map(sum, zip(*known, strict=True)))
 
     @property
     def fallback_count(self) -> int:
@@ -192,11 +192,12 @@ class Crew:
             self.here.close()
 
     def join(self, deadline: float) -> list[str]:
-        """Wait until the threads ended, by the monotonic clock.
+        """Wait until the threads ended, by the monotonic clock, and forget the worker processes.
 
         Returns:
             Names of those that did not.
         """
+        self.pool, self._retired = None, []
         for lane in self._threads:
             if lane.thread is not threading.current_thread():
                 lane.thread.join(max(0.0, deadline - time.monotonic()))

@@ -94,7 +94,7 @@ class Pool:
     def __init__(self, plan: Plan, lane_counts: Sequence[int], emit: Callable[[Event], None]) -> None:
         self.lane_counts = list(lane_counts)
         self._emit = emit
-        self._kept_heap = plan.calls_functions and max(lane_counts) > 1
+        self._kept_heap = plan.calls_functions
         self._bell = _Bell()
         self._pid = os.getpid()
         self._on_crash: Callable[[BaseException], None] = lambda error: None
@@ -303,11 +303,12 @@ class Pool:
             self._emit(MemoryExceeded(measured, plan.projected_bytes))
 
     def _end(self) -> None:
-        for process in self._processes:
+        living = [process for process in self._processes if process.pidfd >= 0]
+        for process in living:
             process.stop()
         deadline = time.monotonic() + self._stop_s
         waiting = select.poll()
-        left = {process.pidfd: process for process in self._processes}
+        left = {process.pidfd: process for process in living}
         for pidfd in left:
             waiting.register(pidfd, select.POLLIN)
         while left and (rest := deadline - time.monotonic()) > 0:

@@ -25,8 +25,8 @@ _PROGRAM = (
     "import sys; sys.path[:] = sys.argv[3:]; from fitstream.engine.worker import main; "
     "main(int(sys.argv[1]), int(sys.argv[2]))"
 )
-# With several lanes that allocate and free, glibc's defaults return memory to the system at each turn, and the lanes'
-# page faults fight over the address space. With one lane it can cost, so that is left alone.
+# Functions that allocate and free: glibc's defaults give larger blocks back to the system at each turn, and the page
+# faults of getting them again cost more than the work (benchmarks/README.md, "Memory that stays").
 _MALLOC = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 25),

@@ -4,9 +4,10 @@ Two questions, asked anew for each short window of deliveries:
 
 - *Where?* Threads are the start: they cost nothing. What a lane spends neither running nor waiting for a core, it
   spends blocked. Much of that means that functions hold the interpreter lock, against each other or against the
-  training loop; or that files are slow. Which it is, trying tells: worker processes are started in the background, the
-  lanes move there, and they stay only if batches are then delivered faster. Both harms show in that one number: a
-  starved consumer waits less, a disturbed one steps faster.
+  training loop; or that files are slow. Many page faults mean that functions allocate much, and worker processes keep
+  their heap. Which it is, trying tells: worker processes are started in the background, the lanes move there, and they
+  stay only if batches are then delivered faster. A starved consumer waits less, a disturbed one steps faster: both show
+  in that one number.
 - *How many?* As few as keep the consumer from waiting: one less when the others would have time to spare, one more when
   the consumer waits and all are busy. A step down that made the consumer wait is not tried again.
 
@@ -33,8 +34,10 @@ __all__ = ["Tuner"]
 
 #: A window has at least so many batches and lasts at least so long.
 _WINDOW_BATCHES, _WINDOW_S = 4, 0.25
-#: Share of a lane's time that is spent blocked, from which on processes are tried.
-_BLOCKED = 0.25
+#: Share of a lane's time that is spent blocked, or on page faults, from which on processes are tried.
+_HARMED = 0.25
+#: What a page fault takes, about: more on virtual machines, and more where several threads have some at once.
+_FAULT_NS = 1000
 #: How much faster batches must come from processes for their memory to be worth it.
 _WORTH = 1.05
 #: Windows that a trial compares; and that must agree before a lane is taken away.
@@ -54,13 +57,24 @@ class _Window:
         rate: Batches delivered in a second.
         waited: Share of the time that the consumer waited.
         busy: Share of the time that a lane worked on chunks.
-        blocked: Share of its work that a lane neither ran nor waited for a core; None where that is not known.
+        blocked: Share of its work that a lane neither ran nor waited for a core; 0 where that is not known.
+        faulting: Share of its work that page faults took, about.
     """
 
     rate: float
     waited: float
     busy: float
-    blocked: float | None
+    blocked: float = 0.0
+    faulting: float = 0.0
+
+
+def _harm(window: _Window) -> str | None:
+    """What slows lanes in threads so much that processes are worth a trial, or None."""
+    if window.blocked > _HARMED:
+        return f"lanes spent {window.blocked:.0%} of their time blocked"
+    if window.faulting > _HARMED:
+        return f"lanes spent about {window.faulting:.0%} of their time on page faults, as functions allocated memory"
+    return None
 
 
 @final
@@ -92,6 +106,7 @@ class Tuner:
         self._calm = self._suspicious = 0
         self._rates: list[float] = []
         self._before = 0.0
+        self._why = ""
         self._phase = "watching"
         self._starter: threading.Thread | None = None
         self._started: Pool | BaseException | None = None
@@ -105,7 +120,7 @@ class Tuner:
         self._batches = 0
         self._elapsed_s = self._waited_s = 0.0
         self._wall_ns = self._crew.wall_ns
-        self._times_ns = self._crew.thread_times_ns()
+        self._use = self._crew.thread_use()
 
     def delivered(self, run: Run, asked_s: float) -> None:
         """Take in that a batch is there.
@@ -131,13 +146,14 @@ class Tuner:
     def _window(self) -> _Window:
         wall_ns = self._crew.wall_ns - self._wall_ns
         lanes_s = self._elapsed_s * max(1, self._crew.lane_count)
-        times_ns, blocked = self._crew.thread_times_ns(), None
-        if times_ns is not None and self._times_ns is not None and wall_ns > 0:
-            ran, waited = times_ns[0] - self._times_ns[0], times_ns[1] - self._times_ns[1]
-            blocked = max(0.0, 1 - (ran + waited) / wall_ns)
-        return _Window(
-            self._batches / self._elapsed_s, self._waited_s / self._elapsed_s, wall_ns / lanes_s / 1e9, blocked
-        )
+        use, before = self._crew.thread_use(), self._use
+        blocked = faulting = 0.0
+        if use is not None and before is not None and wall_ns > 0:
+            ran_ns, waited_ns, fault_count = (now - then for now, then in zip(use, before, strict=True))
+            blocked = max(0.0, 1 - (ran_ns + waited_ns) / wall_ns)
+            faulting = fault_count * _FAULT_NS / wall_ns
+        waited = self._waited_s / self._elapsed_s
+        return _Window(self._batches / self._elapsed_s, waited, wall_ns / lanes_s / 1e9, blocked, faulting)
 
     def _judge(self, window: _Window) -> None:
         self._rates = [*self._rates[1 - _TRIAL_WINDOWS :], window.rate]
@@ -150,10 +166,10 @@ class Tuner:
         elif self._phase == "starting":
             if self._started is not None:
                 self._move(self._started)
-        elif self._may_move and window.blocked is not None and window.blocked > _BLOCKED:
+        elif self._may_move and (why := _harm(window)) is not None:
             self._suspicious += 1
             if self._suspicious > 1:
-                self._start(window.blocked)
+                self._start(why)
         else:
             self._suspicious = 0
             if self._may_change:
@@ -161,8 +177,8 @@ class Tuner:
 
     # Where?
 
-    def _start(self, blocked: float) -> None:
-        self._phase, self._blocked = "starting", blocked
+    def _start(self, why: str) -> None:
+        self._phase, self._why = "starting", why
         plan = self._board.plan
 
         def start() -> None:
@@ -183,19 +199,18 @@ class Tuner:
 
     def _move(self, found: Pool | BaseException) -> None:
         self._started = None
-        why = f"lanes spent {self._blocked:.0%} of their time blocked"
         try:
             if not isinstance(found, Pool):
                 raise found
             self._admit(found)
         except Exception as error:  # noqa: BLE001  whatever it is, threads go on
             self._phase, self._may_move = "watching", False
-            self._decide(f"{why}, but worker processes can't be had: {error}")
+            self._decide(f"{self._why}, but worker processes can't be had: {error}")
             return
         self._before = statistics.median(self._rates)
         self._phase = "settling"
         self._crew.move_to(found)
-        self._decide(f"{why}: trying worker processes")
+        self._decide(f"{self._why}: trying worker processes")
 
     def _admit(self, pool: Pool) -> None:
         """Give the ring to a pool, if the budget allows what it was found to cost."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.errors import SourceError
+from fitstream.memory import is_mapped
 from fitstream.sampling import Indices
 from fitstream.scratch import Arena
 from fitstream.sources.base import Reader, Source
@@ -56,7 +57,7 @@ class ArraySource(Source):
 
     @property
     def memory_bytes(self) -> int:
-        return sum(a.nbytes for a in self.arrays if isinstance(a, np.ndarray) and not isinstance(a, np.memmap))
+        return sum(a.nbytes for a in self.arrays if isinstance(a, np.ndarray) and not is_mapped(a))
 
     def labels(self) -> npt.NDArray[np.generic] | None:
         """The second part, where samples are tuples of at least two and it is in memory, mapped, or small."""

@@ -1,0 +1,171 @@
+"""The pool at its edges: deaths at bad moments, sockets that are full, slots that come late."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from loops import ROOM, Recorder, worker_pids
+
+import fitstream as fs
+from fitstream.engine.dispatch import Dispatcher
+from fitstream.engine.pool import Pool, split_lanes
+from fitstream.engine.process import Process, told_exit
+from fitstream.events import WorkerLost
+from fitstream.memory import HAS_SHARED_MEMORY, Block
+
+pytestmark = pytest.mark.skipif(not HAS_SHARED_MEMORY, reason="needs memfd")
+
+
+def rows(count: int = 4000) -> fs.Dataset:
+    return fs.from_arrays(np.arange(count)).map(lambda x: x).batch(8)
+
+
+def ended(process: Process) -> None:
+    """Kill a worker and wait until it is dead, not yet reaped."""
+    os.kill(process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+@pytest.mark.parametrize(("lanes", "processes", "split"), [(4, 2, [2, 2]), (3, 2, [2, 1]), (2, 2, [1, 1]), (5, 1, [5])])
+def test_lanes_are_split_as_even_as_can_be(lanes: int, processes: int, split: list[int]) -> None:
+    assert split_lanes(lanes, processes) == split
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_worker_that_dies_before_it_gets_slots_is_replaced(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    attach, calls = Process.attach, []
+
+    def dying(process: Process, *args: Any, **named: Any) -> None:
+        calls.append(process.pid)
+        if len(calls) == number:
+            ended(process)
+        attach(process, *args, **named)
+
+    monkeypatch.setattr(Process, "attach", dying)
+    recorder = Recorder()
+    with rows().loader(ROOM, workers=2, processes=2, observers=[recorder]) as loader:
+        kept = list(loader)  # the ring is extended, and the third is for that slot
+    assert np.concatenate(kept).tolist() == list(range(4000))
+    assert len(recorder.of(WorkerLost)) == 1
+
+
+def test_a_worker_that_dies_before_it_is_greeted_is_told_as_one_that_could_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    greet = Process.greet
+
+    def dying(process: Process, *args: Any) -> None:
+        ended(process)
+        greet(process, *args)
+
+    monkeypatch.setattr(Process, "greet", dying)
+    with pytest.raises(fs.PlanError, match="SIGKILL"):
+        rows().loader(ROOM, workers=2, processes=2)
+    assert worker_pids() == []
+
+
+def test_a_slot_that_comes_while_chunks_are_given_out_waits_until_workers_have_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    freest, calls = Dispatcher._freest, []
+
+    def extending(dispatcher: Dispatcher, *args: Any) -> Any:
+        found = freest(dispatcher, *args)
+        calls.append(found)
+        if found is not None and len(calls) > 20:
+            dispatcher.board.extend()  # what the consumer's thread may do at any moment, once
+        return found
+
+    monkeypatch.setattr(Dispatcher, "_freest", extending)
+    with rows().loader(ROOM, workers=2, processes=2) as loader:
+        for _ in range(2):
+            assert np.concatenate([batch.copy() for batch in loader]).tolist() == list(range(4000))
+
+
+def test_many_lanes_in_one_process_do_not_overflow_its_socket() -> None:
+    dataset = fs.from_arrays(np.arange(20_000)).map(lambda x: x).batch(1000)
+    with dataset.loader(memory="1 GB", workers=256, processes=1) as loader:
+        assert np.concatenate([batch.copy() for batch in loader]).tolist() == list(range(20_000))
+
+
+def test_no_shared_memory_beyond_the_budget_is_made_before_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    make, made = Block.make, [0]
+
+    def noted(count_bytes: int, purpose: str) -> Block:
+        made.append(count_bytes)
+        return make(count_bytes, purpose)
+
+    monkeypatch.setattr(Block, "make", staticmethod(noted))
+    data = [np.full(1_000_000, i % 250, np.uint8) for i in range(200)]
+    with pytest.raises(fs.PlanError, match="MB"):
+        fs.from_sequence(data).batch(2).loader(memory="150 MB", workers=2, processes=2)
+    assert max(made) < 150e6
+
+
+def test_an_observer_that_fails_when_workers_start_leaves_none() -> None:
+    class Fails:
+        def on_event(self, event: Any) -> None:
+            raise RuntimeError("observer")
+
+    with pytest.raises(RuntimeError, match="observer"):
+        rows().loader(ROOM, workers=2, processes=2, observers=[Fails()])
+    assert worker_pids() == []
+
+
+def test_closing_a_loader_with_functions_that_take_long_does_not_wait_for_them() -> None:
+    started = time.monotonic()
+    dataset = fs.from_arrays(np.arange(64)).map(lambda x: x if x < 8 else time.sleep(60) or x).batch(8)
+    loader = dataset.loader(ROOM, workers=2, processes=2)
+    next(iter(loader))
+    loader.close()
+    assert time.monotonic() - started < 8
+    assert worker_pids() == []
+
+
+def test_workers_that_could_not_open_the_source_leave_nothing() -> None:
+    class Bad:
+        def __len__(self) -> int:
+            return 9
+
+        def __getitem__(self, index: int) -> Any:
+            return np.int64(index)
+
+        def __setstate__(self, state: Any) -> None:
+            raise RuntimeError("not here")
+
+        def __getstate__(self) -> Any:
+            return {"a": 1}
+
+    with pytest.raises(fs.PlanError, match="not here"):
+        fs.from_sequence(Bad()).batch(3).loader(ROOM, workers=2, processes=2)
+    assert worker_pids() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(7, "exited with code 7"), (-9, "SIGKILL: out of memory"), (-11, "SIGSEGV"), (-99, "signal 99")]
+)
+def test_how_a_process_ended_is_told_in_words(code: int, text: str) -> None:
+    assert text in told_exit(code)
+
+
+def test_a_pool_serves_one_plan_and_ends_by_itself_when_it_is_retired() -> None:
+    with rows().loader(memory="900 MB", workers=2) as loader:
+        stream = loader.stream()
+        pipeline = loader._pipeline
+        assert pipeline is not None
+        pool = Pool(pipeline.plan, [1, 1], lambda event: None)
+        assert len(worker_pids()) == 2
+        pool.attach(pipeline.board, pipeline._crashed)
+        pipeline.crew.move_to(pool)
+        stream.take()
+        pipeline.crew.move_back()
+        pool.thread.join(20)
+        assert not pool.thread.is_alive()
+        assert worker_pids() == []
+        for _ in range(600):
+            stream.take()
