@@ -174,11 +174,11 @@ def test_a_shared_copy_ends_with_its_last_view_and_is_forgotten() -> None:
 def test_memory_lives_on_in_another_process_that_maps_it() -> None:
     block = Block.make(4096, "A test")
     block.bytes[0] = 5
-    code = "import sys; from fitstream.memory import Block; b = Block(int(sys.argv[1])); sys.stdin.read(); print(b.bytes[0])"
+    code = "import sys; from fitstream.memory import Block; b = Block(int(sys.argv[1])); input(); print(b.bytes[0])"
     child = subprocess.Popen(
         [sys.executable, "-c", code, str(block.fd)],
         pass_fds=[block.fd], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     del block
-    out, _ = child.communicate("", timeout=30)
+    out, _ = child.communicate("\n", timeout=30)
     assert out == "5\n"

@@ -40,11 +40,11 @@ def test_lanes_are_split_as_even_as_can_be(lanes: int, processes: int, split: li
 def test_a_worker_that_dies_before_it_gets_slots_is_replaced(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     attach, calls = Process.attach, []
 
-    def dying(process: Process, *args: Any, **named: Any) -> None:
+    def dying(process: Process, *args: Any, **named: Any) -> Any:
         calls.append(process.pid)
         if len(calls) == number:
             ended(process)
-        attach(process, *args, **named)
+        return attach(process, *args, **named)
 
     monkeypatch.setattr(Process, "attach", dying)
     recorder = Recorder()

@@ -17,6 +17,7 @@ from fitstream.engine import tuner as module
 from fitstream.engine.board import Run
 from fitstream.engine.tuner import Tuner
 from fitstream.events import LanesChanged
+from fitstream.machine import ThreadUse
 from fitstream.memory import HAS_SHARED_MEMORY
 from fitstream.plan import Plan
 
@@ -49,11 +50,11 @@ class FakeCrew:
     def __init__(self, lane_count: int) -> None:
         self.lane_count = lane_count
         self.pool: FakePool | None = None
-        self.wall_ns = self.ran_ns = 0
+        self.wall_ns = self.ran_ns = self.fault_count = 0
         self.moves: list[str] = []
 
-    def thread_times_ns(self) -> tuple[int, int] | None:
-        return None if self.pool is not None else (self.ran_ns, 0)
+    def thread_use(self) -> ThreadUse | None:
+        return None if self.pool is not None else ThreadUse(self.ran_ns, 0, self.fault_count)
 
     def set_lanes(self, count: int) -> None:
         self.lane_count = count
@@ -87,13 +88,19 @@ class Bench:
         self.run = Run(0, 0, None, False)
         self.tuner.delivered(self.run, self.now_s)
 
-    def window(self, *, waited: float = 0.0, busy: float = 0.75, blocked: float = 0.0, batch_s: float = 0.1) -> None:
-        """As many batches as one judgement takes: shares of the consumer's time, of a lane's time and of its work."""
+    def window(
+        self, *, waited: float = 0.0, busy: float = 0.75, blocked: float = 0.0, faults: int = 0, batch_s: float = 0.1
+    ) -> None:
+        """As many batches as one judgement takes: shares of the consumer's time, of a lane's time and of its work.
+
+        `faults` are page faults in a millisecond of work.
+        """
         for _ in range(max(4, round(0.3 / batch_s))):
             self.now_s += batch_s
             work_ns = int(batch_s * busy * self.crew.lane_count * 1e9)
             self.crew.wall_ns += work_ns
             self.crew.ran_ns += int(work_ns * (1 - blocked))
+            self.crew.fault_count += faults * work_ns // 10**6
             self.tuner.delivered(self.run, self.now_s - waited * batch_s)
 
     def start_processes(self) -> None:
@@ -119,6 +126,16 @@ def test_lanes_that_never_block_stay_threads(bench: Bench) -> None:
         bench.window(waited=0.3, busy=1.0, blocked=0.05)
     assert bench.tuner._starter is None
     assert bench.crew.moves == []
+
+
+def test_lanes_that_spend_their_time_on_page_faults_are_tried_in_processes(bench: Bench) -> None:
+    for _ in range(3):
+        bench.window(faults=700)
+    assert bench.tuner._starter is not None
+    bench.tuner._starter.join()
+    bench.window(faults=700)
+    assert bench.crew.moves == ["processes"]
+    assert "page faults" in bench.reasons()[0]
 
 
 def test_one_window_of_blocked_lanes_starts_nothing(bench: Bench) -> None:

@@ -7,6 +7,7 @@ was, so that a failure can be run again by its seed, and ends with a traceback o
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import random
 import signal
@@ -93,6 +94,7 @@ def main(seconds: float, seed: int) -> int:
                 tell(f"{told_round}: {took_s:.1f} s")
             seed, rounds = seed + 1, rounds + 1
     faulthandler.cancel_dump_traceback_later()
+    gc.collect()
     tell(f"{rounds} rounds, {failures} failed; {len(os.listdir('/proc/self/fd'))} descriptors")
     return failures > 0
 

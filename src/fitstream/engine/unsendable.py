@@ -8,6 +8,7 @@ no way back up is blamed.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import types
 from collections.abc import Callable
@@ -144,6 +145,8 @@ def _reduced(thing: Any, trial: Trial) -> tuple[Any, dict[str, Any], Any, Any]:
     for each in state if isinstance(state, tuple) else (state,):
         if isinstance(each, dict):
             attributes.update({str(name): part for name, part in each.items()})
+        elif isinstance(each, list) and dataclasses.is_dataclass(thing):  # one with slots
+            attributes.update(zip((field.name for field in dataclasses.fields(thing)), each, strict=False))
         elif each is not None:
             attributes["__getstate__()"] = each
     return args, attributes, members, pairs
