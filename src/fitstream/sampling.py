@@ -42,7 +42,7 @@ Indices = npt.NDArray[np.int64]
 MAX_COUNT = 1 << 60
 
 _ROUNDS = 6
-_BLOCK, _KEPT_BLOCKS = 1024, 8
+_BLOCK, _KEPT_BLOCKS = 4096, 4
 
 
 def _derive(words: int, *parts: object) -> tuple[int, ...]:
@@ -202,7 +202,7 @@ class Order:
     def span(self, pass_index: int, start: int, stop: int) -> Indices:
         """Source indices `(stop - start,)` int64 of neighbouring positions.
 
-        Computed a block at a time, and the last few blocks are kept: a thousand positions cost hardly more than a
+        Computed a block at a time, and the last few blocks are kept: thousands of positions cost hardly more than a
         few, because NumPy's calls cost more than its arithmetic there.
         """
         blocks = range(start // _BLOCK, -(-stop // _BLOCK))

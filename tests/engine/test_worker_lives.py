@@ -116,16 +116,23 @@ ENDS = """
         "300 MB", workers=2, processes=2)
     batches = iter(loader)
     held = next(batches)
-    print(*children(), flush=True)
+    def ready(): print(*children(), flush=True)
 """
 WAYS = {
-    "the program ends": "",
-    "sys.exit": "sys.exit(0)",
-    "an exception": "raise SystemExit(0) from KeyError()",
-    "os._exit": "os._exit(0)",
-    "Ctrl-C": "try:\n        while True: next(batches)\n    except KeyboardInterrupt: print(threading.active_count())",
-    "kill -9": "while True: next(batches)",
-    "kill -9 of one that computes": "while True: pass",
+    "the program ends": "ready()",
+    "sys.exit": "ready(); sys.exit(0)",
+    "os._exit": "ready(); os._exit(0)",
+    "Ctrl-C": """
+    try:
+        ready()
+        while True: next(batches)
+    except KeyboardInterrupt: print(threading.active_count())""",
+    "kill -9": """
+    ready()
+    while True: next(batches)""",
+    "kill -9 of one that computes": """
+    ready()
+    while True: pass""",
 }
 
 

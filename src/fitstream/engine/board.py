@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -76,25 +77,53 @@ class Chunk:
 
 @final
 class TokenQueue:
-    """Tokens for lanes: a `SimpleQueue` that can also wake a thread which waits for other things as well.
+    """Tokens for lanes: chunks in their order, so that a batch is finished before the next begins, and then slots.
+
+    Of free slots the last one comes first: where the consumer is quick, its memory is still in the processor's cache.
+    Each token is in its place before its permit is given, so whoever has a permit finds a token. `put` may be called
+    from any thread, and inside a collection.
 
     Attributes:
-        wake: Called after each token, while worker processes take them; from any thread, inside a collection too.
+        wake: Called after each token, while worker processes take them.
     """
 
-    __slots__ = ("_queue", "get", "get_nowait", "wake")
+    __slots__ = ("_chunks", "_permits", "_slots", "wake")
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[Any] = SimpleQueue()
-        self.get = self._queue.get
-        self.get_nowait = self._queue.get_nowait
+        self._permits: SimpleQueue[None] = SimpleQueue()
+        self._chunks: deque[Any] = deque()
+        self._slots: list[Slot] = []
         self.wake: Callable[[], None] | None = None
 
     def put(self, token: Any) -> None:
-        self._queue.put(token)
+        if isinstance(token, Slot):
+            self._slots.append(token)
+        else:
+            self._chunks.append(token)
+        self._permits.put(None)
         wake = self.wake
         if wake is not None:
             wake()
+
+    def get(self) -> Any:
+        """Wait for a token."""
+        self._permits.get()
+        return self._pop()
+
+    def get_nowait(self) -> Any:
+        """A token.
+
+        Raises:
+            Empty: If there is none.
+        """
+        self._permits.get_nowait()
+        return self._pop()
+
+    def _pop(self) -> Any:
+        try:
+            return self._chunks.popleft()
+        except IndexError:
+            return self._slots.pop()
 
 
 @final
