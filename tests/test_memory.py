@@ -79,3 +79,49 @@ def test_a_few_large_pictures_among_small_ones_stay_inside_the_budget(tmp_path: 
     assert count == 100
     assert 1e6 < grown <= 24e6  # the least that the ring takes, so that a broken gauge is noticed
     assert peak <= projected <= 24e6
+
+
+FAULTS = r"""
+import json, os, sys
+import fitstream as fs
+from fitstream.events import WorkerStarted
+
+pids = [os.getpid()]
+
+class Watch:
+    def on_event(self, event):
+        if isinstance(event, WorkerStarted):
+            pids.append(event.pid)
+
+def faults():
+    return sum(int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[7]) for pid in pids)
+
+dataset = fs.from_folder(sys.argv[1], label_mode=None, image_size=(96, 96)).shuffle(0).batch(8)
+with dataset.loader(memory="256 MB", workers=2, processes=int(sys.argv[2]), observers=[Watch()]) as loader:
+    for _ in range(5):
+        for _ in loader:
+            pass
+    before, batches = faults(), 0
+    for _ in range(10):
+        for _ in loader:
+            batches += 1
+    print(json.dumps([batches, faults() - before]))
+"""
+
+
+@pytest.mark.parametrize("processes", [0, 1, 2])
+def test_a_steady_epoch_allocates_no_memory(tmp_path: Path, processes: int) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(64):
+        (tmp_path / f"{number}.jpg").write_bytes(photo(rng, 375, 500))
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, str(tmp_path), str(processes)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    batches, faults = json.loads(done.stdout)
+    assert batches == 80
+    # A decoded picture has 137 pages, and a batch 54: whoever allocated them anew would fault on each.
+    assert faults / batches < 20

@@ -112,11 +112,6 @@ class Plan:
         return self.slot_count * self.layout.slot_bytes + self.queue_bytes + self.index_bytes
 
     @property
-    def shared(self) -> bool:
-        """Whether worker processes may write to the ring."""
-        return self.process_count > 0
-
-    @property
     def calls_functions(self) -> bool:
         """Whether lanes call functions of the user's."""
         return self.recipe.maps or (self.recipe.source is not None and self.recipe.source.borrows)
@@ -125,11 +120,6 @@ class Plan:
         """The same division of the budget, with what worker processes were found to cost while it runs."""
         needs = replace(self.needs, worker_bytes=worker_bytes, shared_bytes=shared_bytes)
         return replace(self, needs=needs, process_bytes=needs.process_bytes(self.lane_count, self.process_count))
-
-    def in_threads(self, why: str) -> Plan:
-        """The same, without room for worker processes."""
-        reason = f"{self.lane_reason.partition(';')[0]}; threads, because {why}"
-        return replace(self, process_count=0, auto_processes=False, process_bytes=0, lane_reason=reason)
 
     def refitted(self, worker_bytes: int, shared_bytes: int) -> Plan:
         """The budget divided anew with what a worker process, and all that they share, was found to cost.

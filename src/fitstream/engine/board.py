@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from fitstream.engine.job import Job
 from fitstream.engine.ring import Slot, make_slot
-from fitstream.errors import LoaderClosed
+from fitstream.errors import LoaderClosed, PlanError
 from fitstream.plan import Plan
 
 __all__ = ["Board", "Chunk", "Run", "TokenQueue"]
@@ -153,7 +153,9 @@ class Board:
         self.ready_queue: SimpleQueue[Slot | None] = SimpleQueue()
         #: Bounds the raw samples of a sequential source that wait for a lane.
         self.room = threading.Semaphore(plan.room_count)
-        self.slots = [make_slot(plan.layout, index, shared=plan.shared) for index in range(plan.slot_count)]
+        #: Whether worker processes write to the ring. Slots that are private yet are shared when they are used next.
+        self.shared = plan.process_count > 0 and not plan.auto_processes
+        self.slots = [make_slot(plan.layout, index, shared=self.shared) for index in range(plan.slot_count)]
         for slot in self.slots:
             self.open_queue.put(slot)
         # Reentrant: a collection inside it may end another loader, and through a cycle this one.
@@ -172,6 +174,9 @@ class Board:
 
         The caller holds one part of the batch until it calls `finish_part`.
         """
+        if self.shared and slot.block is None:
+            with contextlib.suppress(PlanError):  # then the main process goes on filling it
+                slot.share()
         with self._lock:
             run = self.run
             if run is None or self.closed or (run.total is not None and self.next_number >= run.total):
@@ -289,7 +294,7 @@ class Board:
             if self.extended:
                 return None
             self.extended = True
-        slot = make_slot(self.plan.layout, len(self.slots), shared=self.plan.shared)
+        slot = make_slot(self.plan.layout, len(self.slots), shared=self.shared)
         self.slots.append(slot)
         self.free(slot)
         return slot

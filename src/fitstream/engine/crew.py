@@ -89,6 +89,7 @@ class Crew:
 
     def move_to(self, pool: Pool) -> None:
         """Let worker processes hold the lanes. The pool has been given the board's ring already."""
+        self._board.shared = True
         self.set_lanes(0)
         self.pool = pool
         self.set_lanes(sum(pool.lane_counts))

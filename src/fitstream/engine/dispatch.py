@@ -98,7 +98,7 @@ class Dispatcher:
         """
         board = self.board
         for each in processes:
-            if each.state == "ready" or (each.state == "working" and each.slot_count < len(board.slots)):
+            if each.state == "ready":
                 self._attach(each)
         while self._returned and not self.active:
             board.work_queue.put(self._returned.popleft())
@@ -114,17 +114,19 @@ class Dispatcher:
 
     def _attach(self, process: Process) -> None:
         plan = self.board.plan
-        slots = self.board.slots[process.slot_count :]
-        fds = [slot.block.fd for slot in slots if slot.block is not None]
-        if self._areas is not None and process.slot_count == 0:
-            fds.insert(0, self._areas.block.fd)
+        slots, fds = [], []
+        if self._areas is not None and process.state == "ready":
+            fds.append(self._areas.block.fd)
+        for slot in self.board.slots:
+            if slot.block is not None and slot.index not in process.slots:
+                slots.append(slot.index)
+                fds.append(slot.block.fd)
         # fmt: off
-        sent = process.attach(
-            fds, lane_bytes=plan.lane_bytes, large_bytes=plan.large_bytes, budget_bytes=plan.budget_bytes,
+        process.attach(
+            slots, fds, lane_bytes=plan.lane_bytes, large_bytes=plan.large_bytes, budget_bytes=plan.budget_bytes,
             area_bytes=plan.area_bytes if self._areas is not None else 0,
         )
         # fmt: on
-        process.slot_count += len(slots) if sent else 0
 
     def _freest(self, processes: Sequence[Process], shares: Sequence[int]) -> Process | None:
         """The worker with the most room, if any has some."""
@@ -150,8 +152,11 @@ class Dispatcher:
 
     def _send(self, process: Process, chunk: Chunk) -> bool:
         """Give one chunk to a worker. Returns False if it can't take it now."""
-        if process.slot_count <= chunk.slot.index:
-            # The ring was extended just now.
+        if chunk.slot.block is None:
+            # It was opened when only threads worked.
+            self._finish(chunk, self._fill_here(chunk))
+            return True
+        if chunk.slot.index not in process.slots:
             self._returned.appendleft(chunk)
             self._attach(process)
             return False

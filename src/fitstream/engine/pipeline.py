@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import threading
 import time
 import warnings
@@ -22,7 +23,7 @@ from fitstream.engine.lane import Worker, work_here
 from fitstream.engine.pool import Pool, split_lanes
 from fitstream.engine.ring import Slot
 from fitstream.engine.tuner import Tuner
-from fitstream.errors import FitstreamError, LoaderClosed, PlanError
+from fitstream.errors import FitstreamError, LoaderClosed
 from fitstream.events import Event, LanesChanged, LanesStarted, LanesStopped, RingExtended
 from fitstream.plan import Plan
 
@@ -34,15 +35,6 @@ _GRACE_S = 0.1
 _WATCH_S = 1.0
 #: How long `close` waits for a function of the user's to return, and how long after Ctrl-C.
 _JOIN_S, _HASTY_JOIN_S = 10.0, 1.0
-
-
-def _board(plan: Plan) -> Board:
-    try:
-        return Board(plan)
-    except PlanError as error:
-        if not plan.auto_processes:
-            raise
-        return Board(plan.in_threads(str(error)))
 
 
 @final
@@ -64,14 +56,14 @@ class Pipeline:
         #: Streams may be used from several threads, but the worker of the calling thread is one.
         self._here_lock = threading.Lock()
         self._idle_turns = 0
+        self._pid = os.getpid()
         pool: Pool | None = None
         with contextlib.ExitStack() as undo:
             if plan.process_count and not plan.auto_processes:
                 pool = Pool(plan, split_lanes(plan.lane_count, plan.process_count), emit)
                 undo.callback(pool.close)
                 plan = plan.refitted(pool.worker_bytes, pool.shared_bytes)
-            self.board = _board(plan)
-            plan = self.board.plan
+            self.board = Board(plan)
             if pool is not None:
                 pool.attach(self.board, self._crashed)
             # Threads of ours decode, or may.
@@ -107,6 +99,9 @@ class Pipeline:
             FitstreamError: The failure of a sample of the batch, or `LoaderClosed` if the run was abandoned.
         """
         board = self.board
+        if os.getpid() != self._pid:
+            # What a forked child has of the ring is its parent's.
+            raise LoaderClosed("this loader belongs to the process that forked this one; make one of its own here.")
         asked_s = time.perf_counter()
         while (slot := board.claim(run, number)) is None:
             if board.closed:

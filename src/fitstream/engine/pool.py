@@ -250,7 +250,7 @@ class Pool:
                 if all(one.state != "starting" for one in self._processes):
                     self._ready.set()
             elif kind == ATTACHED:
-                process.state = "working"
+                process.attached()
             elif kind == BROKEN:
                 process.broken = read_note(message)
             else:  # its end of the socket is closed: the process descriptor tells the rest

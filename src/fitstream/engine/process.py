@@ -48,7 +48,7 @@ class Process:
         socket: Our end; never blocks.
         state: "starting", "ready" (opened, but without slots), "attaching" or "working".
         in_flight: What it was given, by token.
-        slot_count: Slots that it was sent.
+        slots: Those that it has mapped.
         fallback_counts: Files that each lane's fast decoder refused.
         broken: What it told when it could not go on.
         exit_code: After `reap`.
@@ -58,13 +58,17 @@ class Process:
         self.lane_count = lane_count
         self.state = "starting"
         self.in_flight: dict[int, Any] = {}
-        self.slot_count = 0
+        self.slots: set[int] = set()
+        self._attaching: list[int] = []
         self.exit_code: int | None = None
         self.fallback_counts: dict[int, int] = {}
         self.broken: dict[str, Any] | None = None
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            command = [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), str(os.getpid()), *sys.path]
+            command = [
+                *[sys.executable, *_interpreter_flags(), "-c", _PROGRAM],
+                *[str(theirs.fileno()), str(os.getpid()), *map(os.fsdecode, sys.path)],
+            ]
             self._popen = subprocess.Popen(  # noqa: S603  this interpreter, with a program of ours
                 command,
                 stdin=subprocess.DEVNULL,
@@ -101,12 +105,15 @@ class Process:
         """Send what it is to open."""
         self.send(write_note(HELLO, lanes=self.lane_count), fds)
 
-    def attach(self, fds: Sequence[int], **limits: int) -> bool:
-        """Send slots to map. Returns False if the socket is full now."""
-        sent = self.send(write_note(ATTACH, **limits), fds)
-        if sent:
-            self.state = "attaching"
-        return sent
+    def attach(self, slots: Sequence[int], fds: Sequence[int], **limits: int) -> None:
+        """Send slots to map, if the socket isn't full."""
+        if self.send(write_note(ATTACH, slots=slots, **limits), fds):
+            self.state, self._attaching = "attaching", list(slots)
+
+    def attached(self) -> None:
+        """Take in that it has mapped them."""
+        self.slots.update(self._attaching)
+        self.state = "working"
 
     def receive(self) -> bytes | None:
         """The next message; None if there is none now, empty if there will be none any more."""
@@ -140,6 +147,13 @@ class Process:
         pidfd, self.pidfd = self.pidfd, -1
         if pidfd >= 0:
             os.close(pidfd)
+
+
+def _interpreter_flags() -> list[str]:
+    """The flags that Python was started with, such as -O and -X utf8; functions mean the same under the same ones."""
+    # Not public, but what multiprocessing itself uses, and has for long.
+    flags = getattr(subprocess, "_args_from_interpreter_flags", list)
+    return list(flags())
 
 
 def told_exit(code: int) -> str:

@@ -15,8 +15,8 @@ A consumer that keeps more batches than there are slots gets copies, so that lan
 start at multiples of 64 bytes, so that frameworks can alias them, which the lease survives.
 
 Each slot has memory of its own, so that a batch that is kept beyond the loader's end keeps no other's. It is private
-where only threads write to it (a forked child then keeps the batches that it held), and a `Block` where worker
-processes may.
+as long as only threads write to it (a forked child then keeps the batches that it held), and a `Block` where worker
+processes do; a free slot changes from the one to the other.
 """
 
 from __future__ import annotations
@@ -82,6 +82,16 @@ class Slot:
             self.block.close()
             self.block = None
 
+    def share(self) -> None:
+        """Move a free slot to memory that worker processes can map.
+
+        Raises:
+            PlanError: If the machine has not that much memory free; then it stays as it is.
+        """
+        block = Block.make(self.layout.slot_bytes, "A batch")
+        self.block, self.buffer = block, block.mapping
+        self.leaves = self.layout.leaves(block.bytes[: self.layout.slot_bytes], self.layout.rows)
+
     def hand_out(self, on_end: Callable[[Slot], None]) -> list[npt.NDArray[Any]]:
         """Start a lease.
 
@@ -117,10 +127,12 @@ def make_slot(layout: Layout, index: int, *, shared: bool) -> Slot:
     Raises:
         PlanError: If the machine has not that much memory free.
     """
-    block = Block.make(layout.slot_bytes, "A batch") if shared else None
-    buffer = _map(layout.slot_bytes) if block is None else block.mapping
-    leaves = layout.leaves(np.frombuffer(buffer, np.uint8, layout.slot_bytes), layout.rows)
-    return Slot(index, buffer, block, layout, leaves)
+    if shared:
+        slot = Slot(index, None, None, layout, [])
+        slot.share()
+        return slot
+    buffer = _map(layout.slot_bytes)
+    return Slot(index, buffer, None, layout, layout.leaves(np.frombuffer(buffer, np.uint8), layout.rows))
 
 
 def _map(count_bytes: int) -> mmap.mmap:

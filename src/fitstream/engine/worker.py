@@ -92,7 +92,7 @@ class _Worker:
         self._block = Block(control)
         self._run = self._block.bytes[:8].view(np.int64)
         self._job: Job = Job.joined(unpack(parcel))
-        self._leaves: list[list[Any]] = []
+        self._leaves: dict[int, list[Any]] = {}
         self._areas: Any = None
         self._fillers: list[Filler] = []
         self._allowance = Allowance(0, 0, 0)
@@ -131,9 +131,9 @@ class _Worker:
                 self._areas = areas.bytes.reshape(-1, told["area_bytes"])
                 areas.close()
         layout = self._job.layout
-        for fd in fds:
+        for slot, fd in zip(told["slots"], fds, strict=True):
             block = Block(fd)
-            self._leaves.append(layout.leaves(block.bytes[: layout.slot_bytes], layout.rows))
+            self._leaves[slot] = layout.leaves(block.bytes[: layout.slot_bytes], layout.rows)
             block.close()
         self._socket.send(ATTACHED)
 
@@ -142,7 +142,8 @@ class _Worker:
         if area == NOWHERE:
             return None
         if area != BESIDE:
-            return unpack_samples(self._areas[area])
+            # A copy, because functions may keep what they are given, and the area is used again.
+            return unpack_samples(self._areas[area].copy())
         block = Block(fds[0])
         block.close()
         return unpack_samples(block.bytes)
