@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
 from typing import final
 
 from fitstream.errors import PlanError
 from fitstream.spec import Layout, aligned, format_bytes
 
-__all__ = ["Fitted", "Needs"]
+__all__ = ["SHARE_OF_PROCESSES", "Fitted", "Needs", "round_up"]
 
 #: More slots than this gain nothing for large batches; small batches get more, up to a ring of `_SMALL_RING_BYTES`.
 _SLOTS, _MOST_SLOTS, _SMALL_RING_BYTES = 4, 16, 16_000_000
+#: What worker processes that nobody asked for may take of the budget, as its divisor.
+SHARE_OF_PROCESSES = 3
 #: The least and the usual scratch of a lane that decodes pictures.
 _LEAST_LANE_BYTES, _USUAL_LANE_BYTES = 1 << 17, 1 << 21
 
@@ -49,6 +52,11 @@ class Needs:
         worker_bytes: What a worker process costs before any data.
         result_bytes: What a function of the user's makes at a time.
         shared_bytes: Copies of functions and arrays in memory, for all workers together.
+        lane_count: Lanes that are wanted.
+        process_count: Worker processes that are wanted.
+        fixed_lanes: Whether the user set the number of lanes; else fewer will do.
+        fixed_processes: Whether the user set the number of processes; else there may be room for some or not.
+        functions: Whether code of the user's makes samples.
     """
 
     layout: Layout
@@ -66,6 +74,11 @@ class Needs:
     worker_bytes: int = 0
     result_bytes: int = 0
     shared_bytes: int = 0
+    lane_count: int = 1
+    process_count: int = 0
+    fixed_lanes: bool = True
+    fixed_processes: bool = True
+    functions: bool = False
 
     def room_count(self, lane_count: int, process_count: int) -> int:
         """Chunks of a generator's raw samples that may wait besides the one being read."""
@@ -137,6 +150,40 @@ class Needs:
             large_bytes += max(0, min(left // max(1, process_count), self.large_wanted_bytes - large_bytes))
         return Fitted(lane_count, process_count, 2 + more_slots, lane_bytes, large_bytes)
 
+    def divide(self) -> Fitted:
+        """Divide the budget for what is wanted.
+
+        Worker processes that nobody asked for are given room as far as there is some: where functions are called a
+        third of the budget at most; where not, only what threads would leave unused.
+
+        Raises:
+            PlanError: As `fit` does.
+        """
+        fixed = self.fixed_lanes
+        if self.fixed_processes or not self.process_count:
+            return self.fit(self.lane_count, self.process_count, fixed=fixed)
+        threads = self.fit(self.lane_count, 0, fixed=fixed)
+        for count in range(self.process_count, 0, -1):
+            if self.process_bytes(threads.lane_count, count) > self.budget_bytes // SHARE_OF_PROCESSES:
+                continue
+            with contextlib.suppress(PlanError):
+                fitted = self.fit(self.lane_count, count, fixed=fixed)
+                if self.functions or replace(fitted, process_count=0) == threads:
+                    return fitted
+        return threads
+
+    def suggest_bytes(self, large_bytes: int) -> int:
+        """A budget that leaves so much scratch for one sample."""
+        budget = max(self.budget_bytes, large_bytes)
+        while True:
+            budget += budget // 50
+            with contextlib.suppress(PlanError):
+                fitted = replace(self, budget_bytes=budget).divide()
+                if max(fitted.lane_bytes, fitted.large_bytes) >= large_bytes:
+                    return budget
+            if budget > 100 * (self.budget_bytes + large_bytes):
+                return budget  # more than the largest picture that is allowed would take
+
     def _slots_wanted(self) -> int:
         small = min(_MOST_SLOTS, _SMALL_RING_BYTES // self.layout.slot_bytes)
         wanted = max(_SLOTS, small)
@@ -164,7 +211,7 @@ class Needs:
         fitting = [n for n in range(max(1, process_count), lane_count) if self._fits(n, process_count)]
         if fitting:
             advice.append(f"workers <= {fitting[-1]}")
-        advice.append(f'memory >= "{_round_up(least)}"')
+        advice.append(f'memory >= "{round_up(least)}"')
         settings = ", or ".join(advice)
         told = self.memory if isinstance(self.memory, str) else format_bytes(self.memory)
         return PlanError(
@@ -172,7 +219,7 @@ class Needs:
         )
 
 
-def _round_up(count: int) -> str:
+def round_up(count: int) -> str:
     """A size with at most three digits that is at least `count`."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= size:

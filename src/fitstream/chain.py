@@ -48,6 +48,11 @@ class Recipe:
         return next((stage.options for _, stage in self.stages if isinstance(stage, Decode)), None)
 
     @property
+    def calls_functions(self) -> bool:
+        """Whether code of the user's makes samples: functions, or an object's own reading."""
+        return self.maps or (self.source is not None and self.source.borrows)
+
+    @property
     def maps(self) -> bool:
         """Whether functions of the user's are called."""
         return any(isinstance(stage, Map) for _, stage in self.stages)

@@ -220,6 +220,8 @@ class Loader:
         self._wish: int | None = None
         self._peak_bytes = self._fallback_count = self._copy_count = 0
         self._closed = False
+        processes = 0 if plan.auto_processes else plan.process_count
+        self._lanes = LanesChanged(plan.lane_count, processes, plan.lane_reason)
         if plan.process_count and not plan.auto_processes:
             # What can't be sent or doesn't fit is refused here, and not in mid-epoch.
             self._start()
@@ -303,6 +305,7 @@ class Loader:
             self._peak_bytes = max(self._peak_bytes, pipeline.peak_bytes)
             self._fallback_count += pipeline.crew.fallback_count
             self._copy_count += pipeline.board.copy_count
+            self._lanes, self.plan = pipeline.decision or self._lanes, pipeline.plan
             if self._finalizer is not None:
                 self._finalizer.detach()
         pipeline.close(patient=patient)
@@ -311,16 +314,15 @@ class Loader:
         """What was measured so far, over all epochs."""
         meter, pipeline, plan = self._meter, self._pipeline, self.plan
         peak, fallbacks, copies = self._peak_bytes, self._fallback_count, self._copy_count
-        # fmt: off
-        lanes = LanesChanged(
-            plan.lane_count, 0 if plan.auto_processes else plan.process_count, plan.lane_reason)
-        # fmt: on
+        lanes = self._lanes
         if pipeline is not None:
             peak = max(peak, pipeline.peak_bytes)
             fallbacks += pipeline.crew.fallback_count
             copies += pipeline.board.copy_count
             lanes, plan = pipeline.decision or lanes, pipeline.plan
-        held = plan.index_bytes + plan.queue_bytes + max(1, plan.lane_count) * plan.hand_bytes
+        held = plan.index_bytes + plan.queue_bytes
+        if lanes.process_count == 0:  # of workers all was measured
+            held += max(1, plan.lane_count) * plan.hand_bytes
         return Stats(
             pass_index=meter.pass_index,
             step=meter.step,

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from typing import NamedTuple, final
 
-__all__ = ["ThreadUse", "available_cores", "available_memory_bytes", "private_bytes", "thread_use", "why_no_processes"]
+__all__ = [
+    "available_cores",
+    "available_memory_bytes",
+    "is_opening",
+    "module_being_imported",
+    "opening_a_worker",
+    "private_bytes",
+    "thread_fault_count",
+    "why_no_processes",
+]
+
+_OPENING = threading.Event()
 
 _CGROUPS = "/sys/fs/cgroup"
 
@@ -51,26 +63,45 @@ def private_bytes(pid: int) -> int:
     return max(0, int(words[1]) - int(words[2])) * os.sysconf("SC_PAGE_SIZE") if len(words) > 2 else 0
 
 
-@final
-class ThreadUse(NamedTuple):
-    """What a thread used so far.
+try:
+    from resource import RUSAGE_THREAD, getrusage
+except ImportError:  # not on Linux
 
-    Attributes:
-        ran_ns: Time that it ran on a core.
-        waited_ns: Time that it could have run, but waited for a core.
-        fault_count: Pages that it touched first, so that the system had to make them.
-    """
+    def thread_fault_count() -> int:
+        """Always 0, since this system doesn't tell."""
+        return 0
+else:
 
-    ran_ns: int
-    waited_ns: int
-    fault_count: int
+    def thread_fault_count() -> int:
+        """Pages that the calling thread touched first so far, so that the system had to make them.
+
+        It costs a microsecond and keeps the interpreter lock. To ask from another thread would mean to wait for that
+        lock many times while lanes hold it.
+        """
+        return getrusage(RUSAGE_THREAD).ru_minflt
 
 
-def thread_use(native_id: int | None) -> ThreadUse | None:
-    """What a thread of this process used; None if that is not known."""
-    times = _text(f"/proc/self/task/{native_id}/schedstat").split()
-    fields = _text(f"/proc/self/task/{native_id}/stat").rpartition(")")[2].split()
-    return ThreadUse(int(times[0]), int(times[1]), int(fields[7])) if len(times) > 1 and len(fields) > 7 else None
+@contextlib.contextmanager
+def opening_a_worker() -> Iterator[None]:
+    """Mark that this process is a worker which imports what it needs."""
+    _OPENING.set()
+    try:
+        yield
+    finally:
+        _OPENING.clear()
+
+
+def is_opening() -> bool:
+    """Whether this process is a worker that is not ready yet: whatever runs was started by an import."""
+    return _OPENING.is_set()
+
+
+def module_being_imported() -> str | None:
+    """A module whose import has not ended; to pickle something of it by name would wait for that."""
+    for name, module in list(sys.modules.items()):
+        if getattr(getattr(module, "__spec__", None), "_initializing", False):
+            return name
+    return None
 
 
 def why_no_processes() -> str | None:

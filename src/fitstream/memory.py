@@ -29,7 +29,7 @@ from fitstream.spec import format_bytes
 
 __all__ = ["HAS_SHARED_MEMORY", "Block", "block_of", "is_mapped", "shared_copy"]
 
-HAS_SHARED_MEMORY = hasattr(os, "memfd_create") and hasattr(os, "posix_fallocate")
+HAS_SHARED_MEMORY = hasattr(os, "memfd_create") and hasattr(mmap, "MAP_POPULATE")
 #: Below this a block would cost more, in pages and descriptors, than it saves.
 _WORTH_BYTES = 1 << 16
 
@@ -103,7 +103,10 @@ def shared_copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The same numbers, read-only, in memory that workers can map; small arrays, and all without memfd, as they are."""
     if array.nbytes < _WORTH_BYTES or not HAS_SHARED_MEMORY:
         return array
-    block = Block.make(array.nbytes, "The dataset's index")
+    try:
+        block = Block.make(array.nbytes, "The dataset's index")
+    except PlanError:
+        return array  # workers will be sent a copy
     copy = block.bytes.view(array.dtype).reshape(array.shape)
     copy[...] = array
     root = np.frombuffer(memoryview(block.bytes.data), np.uint8)

@@ -113,8 +113,8 @@ class Plan:
 
     @property
     def calls_functions(self) -> bool:
-        """Whether lanes call functions of the user's."""
-        return self.recipe.maps or (self.recipe.source is not None and self.recipe.source.borrows)
+        """Whether code of the user's makes samples."""
+        return self.recipe.calls_functions
 
     def costing(self, worker_bytes: int, shared_bytes: int) -> Plan:
         """The same division of the budget, with what worker processes were found to cost while it runs."""

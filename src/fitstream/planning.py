@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fitstream.batching import BatchOrder
-from fitstream.budget import Fitted, Needs
+from fitstream.budget import Needs
 from fitstream.chain import Recipe
 from fitstream.errors import PlanError
-from fitstream.machine import available_cores, available_memory_bytes, why_no_processes
+from fitstream.machine import available_cores, available_memory_bytes, is_opening, why_no_processes
 from fitstream.operations import Batch, Operation
 from fitstream.plan import Plan
 from fitstream.probe import Probe, probe, recipe_of, sample_order
 from fitstream.sampling import Shard
 from fitstream.sources.base import Sequential, Source
-from fitstream.spec import ArraySpec, Layout, Structure, parse_bytes
+from fitstream.spec import ArraySpec, Layout, Structure, format_bytes, parse_bytes
 
 __all__ = ["make_plan"]
 
@@ -28,7 +27,6 @@ _WAITING_BYTES = 1 << 20
 _MOST_LANES = 256
 #: An interpreter with NumPy and ours, and what the picture decoders add.
 _WORKER_BYTES, _CODEC_BYTES = 28_000_000, 8_000_000
-_SHARE_OF_PROCESSES = 3
 
 
 def make_plan(
@@ -53,6 +51,11 @@ def make_plan(
         PlanError: If two slots and one lane cannot fit, or a setting is impossible.
         SampleError: If the first sample can't be made.
     """
+    if is_opening():
+        raise PlanError(
+            "a worker process imported the module that holds a function, and the module opened a loader at once. Put "
+            'what the module does when it runs as a program under `if __name__ == "__main__":`.'
+        )
     whole = whole_batch_size is not None
     budget = min(_AUTO_LIMIT_BYTES, available_memory_bytes() // 4) if memory == "auto" else parse_bytes(memory)
     batch = Batch(1, "keep", False) if whole else _batch(operations)
@@ -73,6 +76,7 @@ def make_plan(
     layout, batch_structure = _layout(first, rows, batch.mask)
     steps = order.steps if order is not None else _steps(source, batch, whole)
     chunk_rows = 1 if whole else _chunk_rows(rows, lane_count, recipe, first)
+    wanted, where = _processes(processes, lane_count, source, recipe, first)
     # fmt: off
     needs = Needs(
         layout=layout, budget_bytes=budget, memory=budget if memory == "auto" else memory,
@@ -82,14 +86,19 @@ def make_plan(
         index_bytes=source.index_bytes if isinstance(source, Source) else 0, steps=steps, whole=whole,
         ranks=1 if shard is None else shard.count, worker_bytes=_worker_bytes(recipe),
         result_bytes=first.result_bytes, shared_bytes=source.memory_bytes if isinstance(source, Source) else 0,
+        lane_count=lane_count, process_count=wanted, fixed_lanes=workers != "auto",
+        fixed_processes=processes is not None, functions=recipe.calls_functions,
     )
     # fmt: on
-    wanted, where = _processes(processes, lane_count, source, recipe, first)
-    fitted = _fit(needs, lane_count, wanted, fixed=workers != "auto", measured=processes is None)
+    fitted = needs.divide()
     if fitted.lane_count < lane_count:
         reason += f", cut to {fitted.lane_count} by the budget"
     if wanted and not fitted.process_count:
-        where = "threads, because the budget has no room for worker processes"
+        where = (
+            f"threads, because worker processes may take a third of the budget, {format_bytes(budget // 3)}, at most"
+        )
+        if not recipe.calls_functions:
+            where = "threads, because the budget leaves no room for a worker process"
     reason += f"; {where}" if where else ""
     # fmt: off
     return Plan(
@@ -142,20 +151,8 @@ def _processes(
     if processes is not None:
         count = min(int(processes), lane_count)
         return count, "in one worker process" if count == 1 else f"in {count} worker processes"
-    functions = recipe.maps or (recipe.source is not None and recipe.source.borrows)
     # Code of ours lets go of the interpreter lock. If it disturbs the training loop all the same, one process will do.
-    return lane_count if functions else 1, "as threads, or in worker processes if that is measured to be better"
-
-
-def _fit(needs: Needs, lane_count: int, process_count: int, *, fixed: bool, measured: bool) -> Fitted:
-    """Divide the budget; worker processes that nobody asked for get at most a third of it, or are left out."""
-    if measured and process_count:
-        most = needs.budget_bytes // _SHARE_OF_PROCESSES
-        if needs.process_bytes(lane_count, process_count) <= most:
-            with contextlib.suppress(PlanError):
-                return needs.fit(lane_count, process_count, fixed=fixed)
-        process_count = 0
-    return needs.fit(lane_count, process_count, fixed=fixed)
+    return lane_count if recipe.calls_functions else 1, "threads, or worker processes if that is measured to be better"
 
 
 def _worker_bytes(recipe: Recipe) -> int:
@@ -205,7 +202,7 @@ def _chunk_rows(rows: int, lane_count: int, recipe: Recipe, first: Probe) -> int
 
 def _together_bytes(source: Source | Sequential, chunk_rows: int, first: Probe) -> int:
     """Raw samples of a chunk, where a lane reads them in one call."""
-    if not isinstance(source, Source) or not source.fetches_many:
+    if not isinstance(source, Source) or not (source.fetches_many or source.copies_many):
         return 0
     return chunk_rows * max(first.hand_bytes, sum(spec.nbytes for spec in first.specs))
 

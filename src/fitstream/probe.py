@@ -115,8 +115,7 @@ def probe(source: Source | Sequential, operations: Sequence[Operation], *, whole
         chain.close()
     hand_bytes = handed[0] if handed else 0
     raw_bytes = 0 if raw is None else _tree_bytes(raw)
-    made = recipe.maps or (recipe.source is not None and recipe.source.borrows)
-    result_bytes = sum(leaf.nbytes for leaf in leaves) if made else 0
+    result_bytes = sum(leaf.nbytes for leaf in leaves) if recipe.calls_functions else 0
     return Probe(
         structure, specs, allowance.large_peak_bytes, hand_bytes, raw_bytes, result_bytes, _unsendable(raw), rows
     )

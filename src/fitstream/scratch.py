@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import mmap
 import threading
+from collections.abc import Callable
 from typing import final
 
 import numpy as np
@@ -34,17 +35,23 @@ class Allowance:
         lane_bytes: Kept by each lane.
         large_bytes: May be used by one lane at a time, on top.
         budget_bytes: The user's budget, to compute the advice in errors.
+        suggest: Gives a budget that leaves so many bytes for one sample; None where the budget is scratch alone.
     """
 
-    def __init__(self, lane_bytes: int, large_bytes: int, budget_bytes: int) -> None:
+    def __init__(
+        self, lane_bytes: int, large_bytes: int, budget_bytes: int, suggest: Callable[[int], int] | None = None
+    ) -> None:
         self.lane_bytes = lane_bytes
         self.large_bytes = large_bytes
         self.budget_bytes = budget_bytes
+        self._suggest = suggest
         self.large_lock = threading.Lock()
         self.large_peak_bytes = 0
 
     def refuse(self, need_bytes: int) -> TooLarge:
         suggested = self.budget_bytes + need_bytes - self.large_bytes
+        if self._suggest is not None:
+            suggested = self._suggest(need_bytes)
         return TooLarge(
             f"it needs {format_bytes(need_bytes)} of scratch memory at once, but the budget leaves "
             f"{format_bytes(max(self.lane_bytes, self.large_bytes))} for one sample. "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import types
 from typing import Any, NamedTuple, TypeAlias, final
 
+from fitstream.budget import round_up
 from fitstream.constructors import from_arrays, from_batches
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError
@@ -162,7 +163,7 @@ def _divide(train: Dataset, other: Dataset, running: Running) -> tuple[Plan, Pla
     raise PlanError(
         f"training and validation together don't fit memory={format_bytes(budget)}, though each alone does: training's "
         f"plan takes {format_bytes(whole.projected_bytes)}, and {format_bytes(needed)} with validation. "
-        f'Use memory="{format_bytes(needed)}", a smaller batch for validation, or workers=1.'
+        f'Use memory="{round_up(needed)}", a smaller batch for validation, workers=1, or processes=0.'
     )
 
 

@@ -16,7 +16,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any, final
 
@@ -296,6 +296,9 @@ class Board:
             self.extended = True
         slot = make_slot(self.plan.layout, len(self.slots), shared=self.shared)
         self.slots.append(slot)
+        plan = replace(self.plan, slot_count=len(self.slots))
+        if plan.projected_bytes <= plan.budget_bytes:  # else it counts as the consumer's, as copies do
+            self.plan = plan
         self.free(slot)
         return slot
 

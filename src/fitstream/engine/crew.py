@@ -15,10 +15,9 @@ from typing import final
 from fitstream.chain import Chain
 from fitstream.engine.board import Board, TokenQueue
 from fitstream.engine.filling import Filling
-from fitstream.engine.lane import ThreadLane, Worker
+from fitstream.engine.lane import ThreadLane, TokenWork
 from fitstream.engine.pool import Pool
 from fitstream.engine.reading import Reading
-from fitstream.machine import ThreadUse, thread_use
 
 __all__ = ["Crew"]
 
@@ -51,11 +50,12 @@ class Crew:
         self._lanes: list[ThreadLane] = []
         self._ended: list[ThreadLane] = []
         self._lock = threading.Lock()
-        self._past_ns = self._past_fallbacks = self._scratch_bytes = self._pool_bytes = 0
+        self._past_fallbacks = self._scratch_bytes = self._pool_bytes = 0
+        self._past_use = (0, 0, 0)
         self._retired: list[Pool] = []
         self._read_chain: Chain | None = None
         self.reader: ThreadLane | None = None
-        self.here: Worker | None = None
+        self.here: TokenWork | None = None
         self.pool: Pool | None = None
         self.lane_count = 0
         sequential = plan.order is None
@@ -67,7 +67,7 @@ class Crew:
         if sequential:
             self.reader = self._lane("fitstream-reader", board.open_queue, lambda: self._read(hands_on=hands_on))
         if pool is not None:
-            self.move_to(pool)
+            self.move_to(pool, plan.lane_count)
         elif hands_on or not sequential:
             self.set_lanes(plan.lane_count)
 
@@ -87,12 +87,12 @@ class Crew:
             lane.nudge()
             self._ended.append(lane)
 
-    def move_to(self, pool: Pool) -> None:
-        """Let worker processes hold the lanes. The pool has been given the board's ring already."""
+    def move_to(self, pool: Pool, count: int) -> None:
+        """Let worker processes hold so many lanes. The pool has been given the board's ring already."""
         self._board.shared = True
         self.set_lanes(0)
         self.pool = pool
-        self.set_lanes(sum(pool.lane_counts))
+        self.set_lanes(count)
         pool.activate()
 
     def move_back(self) -> None:
@@ -104,15 +104,15 @@ class Crew:
         self._retired.append(pool)
         self.set_lanes(count)
 
-    def _lane(self, name: str, queue: TokenQueue, open_worker: Callable[[], Worker]) -> ThreadLane:
-        return ThreadLane(name, queue, open_worker, self._on_crash)
+    def _lane(self, name: str, queue: TokenQueue, open_work: Callable[[], TokenWork]) -> ThreadLane:
+        return ThreadLane(name, queue, open_work, self._on_crash)
 
-    def _read(self, *, hands_on: bool) -> Worker:
+    def _read(self, *, hands_on: bool) -> TokenWork:
         filler = self._board.job.filler(self._allowance)
         self._read_chain = filler.chain
         return Reading(self._board, filler, hands_on, self._owner)
 
-    def _fill(self) -> Worker:
+    def _fill(self) -> TokenWork:
         filling = Filling(self._board, self._board.job.filler(self._allowance), self._left)
         with self._lock:
             self._fillings.append(filling)
@@ -123,7 +123,11 @@ class Crew:
         self._note()
         with self._lock:
             self._fillings.remove(filling)
-            self._past_ns += filling.wall_ns
+            wall_ns, cpu_ns, fault_count = self._past_use
+            # fmt: off
+            self._past_use = (
+                wall_ns + filling.wall_ns, cpu_ns + filling.cpu_ns, fault_count + filling.fault_count)
+            # fmt: on
             self._past_fallbacks += filling.filler.chain.fallback_count
 
     def _note(self) -> None:
@@ -147,17 +151,15 @@ class Crew:
     @property
     def wall_ns(self) -> int:
         """Time that lanes spent on chunks, all lanes since the start."""
-        return (
-            self._past_ns + sum(one.wall_ns for one in list(self._fillings)) + sum(one.wall_ns for one in self._pools)
-        )
+        return self.thread_use[0] + sum(pool.wall_ns for pool in self._pools)
 
-    def thread_use(self) -> ThreadUse | None:
-        """What the lanes' threads used, all together; None where that is not known, or they are none."""
-        uses = [thread_use(lane.thread.native_id) for lane in self._lanes]
-        known = [one for one in uses if one is not None]
-        if not uses or len(known) < len(uses):
-            return None
-        return ThreadUse(*map(sum, zip(*known, strict=True)))
+    @property
+    def thread_use(self) -> tuple[int, int, int]:
+        """Of lanes in threads since the start: time spent on chunks, CPU time of it, and page faults."""
+        wall_ns, cpu_ns, fault_count = self._past_use
+        for one in list(self._fillings):
+            wall_ns, cpu_ns, fault_count = wall_ns + one.wall_ns, cpu_ns + one.cpu_ns, fault_count + one.fault_count
+        return wall_ns, cpu_ns, fault_count
 
     @property
     def fallback_count(self) -> int:
@@ -170,7 +172,7 @@ class Crew:
     def peak_bytes(self) -> int:
         """The most scratch that was in use here, or memory of worker processes."""
         self._note()
-        return self._scratch_bytes + max((pool.peak_bytes for pool in self._pools), default=0)
+        return max(self._scratch_bytes, *(pool.peak_bytes for pool in self._pools), 0)
 
     # The end.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from queue import Empty
 from typing import final
 
@@ -24,11 +25,14 @@ from fitstream.engine.process import Process
 from fitstream.engine.ring import Slot
 from fitstream.errors import PlanError, SampleError
 from fitstream.packing import Unpackable
+from fitstream.spec import copied
 
 __all__ = ["Dispatcher"]
 
 #: Chunks that a worker has in hand, for each of its lanes.
 _DEPTH = 2
+#: Chunks of which some rows are made twice and compared, when lanes have moved by measurement.
+_CHECKED_CHUNKS, _CHECKED_ROWS = 4, 4
 
 
 @final
@@ -42,20 +46,36 @@ class Dispatcher:
     Attributes:
         board: The same.
         active: Whether tokens are taken.
+        differs: Whether workers were found to make other bytes than this process; then it does their work, until the
+            lanes move back.
     """
 
     def __init__(self, board: Board, lane_counts: Sequence[int]) -> None:
         plan = board.plan
         self.board = board
         self.active = False
+        self.differs = False
+        # Who asked for processes wants them; who did not must not notice that there are any.
+        self._checks = _CHECKED_CHUNKS if plan.auto_processes else 0
         self._returned: deque[Chunk] = deque()
         self._next_token = 0
         self._home: Filler | None = None
         self._areas = Areas(_DEPTH * sum(lane_counts), plan.area_bytes) if plan.order is None else None
 
     @property
+    def holding(self) -> bool:
+        """Whether it has chunks that nobody works on."""
+        return bool(self._returned)
+
+    @property
+    def checking(self) -> bool:
+        """Whether work is done twice, so that rates tell nothing."""
+        return self._checks > 0
+
+    @property
     def area_count_bytes(self) -> int:
-        return 0 if self._areas is None else self._areas.block.count_bytes
+        """Shared memory for raw samples, at most so far."""
+        return 0 if self._areas is None else self._areas.block.count_bytes + self._areas.beside_bytes
 
     def recall(self, process: Process) -> list[Chunk]:
         """Take back what a worker that is gone had in hand."""
@@ -70,7 +90,7 @@ class Dispatcher:
         """Take in that a chunk is finished."""
         chunk, area = process.in_flight.pop(done.token)
         self._free(area)
-        failure = None
+        failure: tuple[int, BaseException] | None = None
         if done.abandoned and self.board.current(chunk.run):
             self._returned.append(chunk)  # the worker saw another run's number, which can't be any more
             return
@@ -78,7 +98,39 @@ class Dispatcher:
             failure = (done.failed_row, read_failure(text))
         elif self.board.plan.whole_batches:
             self.board.set_rows(chunk.slot, done.rows, done.rows)
+        if self.board.plan.auto_processes and (failure is not None or self._checks or self.differs):
+            failure = self._compare(chunk, failure)
         self._finish(chunk, failure)
+
+    def _compare(self, chunk: Chunk, failure: tuple[int, BaseException] | None) -> tuple[int, BaseException] | None:
+        """Do some of a chunk again here, and see whether a worker made the same; if not, all of it.
+
+        A worker imports modules anew: a function that depends on what the program changed in one, or in a library's
+        settings, makes something else there. One that is never the same twice can't be told from it by one comparison.
+        """
+        self._checks = max(0, self._checks - 1)
+        if failure is not None or self.differs:
+            failed_here = self._fill_here(chunk)
+            self.differs |= failed_here is None
+            return failed_here
+        some = chunk
+        if not self.board.plan.whole_batches:
+            given = None if chunk.given is None else chunk.given[:_CHECKED_ROWS]
+            some = replace(chunk, row_count=min(chunk.row_count, _CHECKED_ROWS), given=given)
+        theirs = self._rows_of(some)
+        failed_here = self._fill_here(some)
+        ours = self._rows_of(some)
+        if failed_here is None and ours == theirs:
+            return None
+        if failed_here is None and self._fill_here(some) is None and self._rows_of(some) != ours:
+            return None
+        self.differs = True
+        return self._fill_here(chunk)
+
+    def _rows_of(self, chunk: Chunk) -> list[bytes]:
+        whole, slot = self.board.plan.whole_batches, chunk.slot
+        rows = slice(0, slot.rows) if whole else slice(chunk.start, chunk.start + chunk.row_count)
+        return [leaf[rows].tobytes() for leaf in slot.leaves]
 
     def _free(self, area: int) -> None:
         if self._areas is not None:
@@ -152,8 +204,8 @@ class Dispatcher:
 
     def _send(self, process: Process, chunk: Chunk) -> bool:
         """Give one chunk to a worker. Returns False if it can't take it now."""
-        if chunk.slot.block is None:
-            # It was opened when only threads worked.
+        if chunk.slot.block is None or self.differs:
+            # It was opened when only threads worked; or workers can't be trusted with it.
             self._finish(chunk, self._fill_here(chunk))
             return True
         if chunk.slot.index not in process.slots:
@@ -163,7 +215,7 @@ class Dispatcher:
         area, beside = NOWHERE, None
         if chunk.given is not None and self._areas is not None:
             try:
-                area, beside = self._areas.place(chunk.given)
+                placed = self._areas.place(chunk.given)
             except Unpackable:
                 self._finish(chunk, self._fill_here(chunk))
                 return True
@@ -171,6 +223,10 @@ class Dispatcher:
                 failed = SampleError(str(error), index=chunk.first_index, stage="read")
                 self._finish(chunk, (chunk.start, failed))
                 return True
+            if placed is None:
+                self._returned.appendleft(chunk)
+                return False
+            area, beside = placed
         token, self._next_token = self._next_token, self._next_token + 1
         process.in_flight[token] = (chunk, area)
         # fmt: off
@@ -189,4 +245,6 @@ class Dispatcher:
     def _fill_here(self, chunk: Chunk) -> tuple[int, BaseException] | None:
         if self._home is None:
             self._home = self.board.job.filler(self.board.job.allowance())
+        if chunk.given is not None:
+            chunk = replace(chunk, given=[copied(sample) for sample in chunk.given])
         return fill_chunk(self.board, self._home, chunk)

@@ -16,6 +16,7 @@ from fitstream.chain import Filler, RowError
 from fitstream.engine.board import Board, Chunk
 from fitstream.engine.job import Job
 from fitstream.engine.ring import Slot
+from fitstream.machine import thread_fault_count
 
 __all__ = ["Filling", "Work", "fill_chunk", "fill_rows", "open_slot"]
 
@@ -31,21 +32,25 @@ class Filling:
 
     Attributes:
         wall_ns: Time spent on chunks.
+        cpu_ns: CPU time of it.
+        fault_count: Page faults meanwhile.
     """
 
     def __init__(self, board: Board, filler: Filler, on_close: Callable[[Filling], None] = lambda _: None) -> None:
         self._board = board
         self._on_close = on_close
         self.filler = filler
-        self.wall_ns = 0
+        self.wall_ns = self.cpu_ns = self.fault_count = 0
 
     def work(self, token: Any) -> None:
         if isinstance(token, Slot):
             open_slot(self._board, token)
         else:
-            started_ns = time.perf_counter_ns()
+            wall_ns, cpu_ns, faults = time.perf_counter_ns(), time.thread_time_ns(), thread_fault_count()
             self._fill(token)
-            self.wall_ns += time.perf_counter_ns() - started_ns
+            self.wall_ns += time.perf_counter_ns() - wall_ns
+            self.cpu_ns += time.thread_time_ns() - cpu_ns
+            self.fault_count += thread_fault_count() - faults
 
     def _fill(self, chunk: Chunk) -> None:
         # The failure is no variable of a frame that it refers to: the cycle would keep the batch's memory.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 from fitstream.batching import BatchOrder
+from fitstream.budget import Needs
 from fitstream.chain import Chain, Filler, Recipe
 from fitstream.plan import Plan
 from fitstream.scratch import Allowance, Arena
@@ -31,6 +32,7 @@ class Job:
     lane_bytes: int
     large_bytes: int
     budget_bytes: int
+    needs: Needs
 
     @staticmethod
     def of(plan: Plan) -> Job:
@@ -45,20 +47,36 @@ class Job:
             parts[name] = stage
         parts["plan"] = replace(self, recipe=replace(self.recipe, source=None, stages=()))
         parts["places"] = tuple(place for place, _ in self.recipe.stages)
+        parts["settings"] = _decoder_settings() if self.recipe.image_options is not None else None
         return parts
 
     @staticmethod
     def joined(parts: dict[str, Any]) -> Job:
         """The reverse of `parts`."""
-        source, *stages, rest, places = parts.values()
+        source, *stages, rest, places, settings = parts.values()
+        if settings is not None:
+            _set_decoder(settings)
         assert isinstance(rest, Job)
         recipe = replace(rest.recipe, source=source, stages=tuple(zip(places, stages, strict=True)))
         return replace(rest, recipe=recipe)
 
     def allowance(self) -> Allowance:
         """The scratch of the lanes of one process."""
-        return Allowance(self.lane_bytes, self.large_bytes, self.budget_bytes)
+        return Allowance(self.lane_bytes, self.large_bytes, self.budget_bytes, self.needs.suggest_bytes)
 
     def filler(self, allowance: Allowance) -> Filler:
         """Open the source and the decoders for one lane."""
         return Filler(Chain(self.recipe, Arena(allowance)), self.structure, self.specs)
+
+
+def _decoder_settings() -> dict[str, Any]:
+    # Loads Pillow, and only pictures need it.
+    from fitstream.transforms import pillow
+
+    return pillow.settings()
+
+
+def _set_decoder(settings: dict[str, Any]) -> None:
+    from fitstream.transforms import pillow
+
+    pillow.set_settings(settings)

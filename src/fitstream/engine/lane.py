@@ -14,10 +14,10 @@ from typing import Any, Protocol, final
 
 from fitstream.engine.board import TokenQueue
 
-__all__ = ["ThreadLane", "Worker", "work_here"]
+__all__ = ["ThreadLane", "TokenWork", "work_here"]
 
 
-class Worker(Protocol):
+class TokenWork(Protocol):
     """What does one token's work; owned by one lane."""
 
     def work(self, token: Any) -> None: ...
@@ -32,8 +32,8 @@ class ThreadLane:
     Args:
         name: The thread's name.
         queue: Where tokens come from.
-        open_worker: Makes the worker, in the thread itself.
-        on_crash: Called with what escaped from the worker; the lane ends.
+        open_work: Makes what works on tokens, in the thread itself.
+        on_crash: Called with what escaped from it; the lane ends.
 
     Attributes:
         thread: The thread.
@@ -44,11 +44,11 @@ class ThreadLane:
         self,
         name: str,
         queue: TokenQueue,
-        open_worker: Callable[[], Worker],
+        open_work: Callable[[], TokenWork],
         on_crash: Callable[[BaseException], None],
     ) -> None:
         self._queue = queue
-        self._open_worker = open_worker
+        self._open_work = open_work
         self._on_crash = on_crash
         self.stopping = False
         # A daemon, because a function of the user's that never returns must not keep the interpreter alive.
@@ -61,7 +61,7 @@ class ThreadLane:
 
     def _run(self) -> None:
         try:
-            worker = self._open_worker()
+            duty = self._open_work()
             try:
                 while True:
                     token = self._queue.get()
@@ -70,15 +70,15 @@ class ThreadLane:
                             self._queue.put(token)
                         break
                     if token is not None:
-                        worker.work(token)
+                        duty.work(token)
                         token = None
             finally:
-                worker.close()
+                duty.close()
         except BaseException as error:  # noqa: BLE001  handed over to the consumer, whatever it is
             self._on_crash(error)
 
 
-def work_here(queues: tuple[TokenQueue, ...], worker: Worker) -> bool:
+def work_here(queues: tuple[TokenQueue, ...], duty: TokenWork) -> bool:
     """Work on one token in the calling thread.
 
     Returns:
@@ -89,6 +89,6 @@ def work_here(queues: tuple[TokenQueue, ...], worker: Worker) -> bool:
             token = queue.get_nowait()
         except Empty:
             continue
-        worker.work(token)
+        duty.work(token)
         return True
     return False

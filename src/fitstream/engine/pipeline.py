@@ -19,7 +19,7 @@ from typing import Any, final
 from fitstream.engine.board import Board, Run
 from fitstream.engine.codecs import codec_threads
 from fitstream.engine.crew import Crew
-from fitstream.engine.lane import Worker, work_here
+from fitstream.engine.lane import TokenWork, work_here
 from fitstream.engine.pool import Pool, split_lanes
 from fitstream.engine.ring import Slot
 from fitstream.engine.tuner import Tuner
@@ -138,12 +138,12 @@ class Pipeline:
                 why = f"{', '.join(dead)} is gone; a process that was forked must make a loader of its own"
                 self._crash = self._crash or RuntimeError(why)
 
-    def _work(self, worker: Worker) -> None:
+    def _work(self, duty: TokenWork) -> None:
         board = self.board
         try:
             board.file(board.ready_queue.get_nowait())
         except Empty:
-            if work_here((board.work_queue, board.open_queue), worker):
+            if work_here((board.work_queue, board.open_queue), duty):
                 self._idle_turns = 0
                 return
             # Another thread's stream has the slot in hand, and lets it go or leases it in a moment.

@@ -31,6 +31,7 @@ from fitstream.events import Event, MemoryExceeded, WorkerLost, WorkerStarted
 from fitstream.machine import private_bytes
 from fitstream.memory import Block
 from fitstream.plan import Plan
+from fitstream.sources.base import Source
 
 __all__ = ["Pool", "split_lanes"]
 
@@ -91,8 +92,14 @@ class Pool:
         wall_ns: Time that lanes spent on chunks.
     """
 
-    def __init__(self, plan: Plan, lane_counts: Sequence[int], emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        lane_counts: Sequence[int],
+        emit: Callable[[Event], None],
+    ) -> None:
         self.lane_counts = list(lane_counts)
+        self._plan = plan
         self._emit = emit
         self._kept_heap = plan.calls_functions
         self._bell = _Bell()
@@ -112,7 +119,7 @@ class Pool:
         self._fallback_count = 0
         self.peak_bytes = self.wall_ns = self.reserved_bytes = 0
         try:
-            self._parcel = pack(Job.of(plan).parts(), plan.budget_bytes)
+            self._parcel = pack(Job.of(plan).parts(), _most_bytes(plan))
         except Unsendable as error:
             raise PlanError(f"{error}") from error.__cause__
         self.shared_bytes = self._parcel.count_bytes
@@ -120,7 +127,7 @@ class Pool:
         self._mark = self._control.bytes[:8].view(np.int64)
         self.thread = threading.Thread(target=self._run, name="fitstream-workers", daemon=True)
         self.thread.start()
-        _drop_in_children(self)
+        _POOLS.add(self)
         try:
             self._wait()
         except BaseException:
@@ -129,7 +136,10 @@ class Pool:
 
     def _wait(self) -> None:
         if not self._ready.wait(_START_S):
-            raise Stalled(f"worker processes were not ready within {_START_S:.0f} s. Use processes=0 for threads.")
+            raise Stalled(
+                f"worker processes were not ready within {_START_S:.0f} s: they import what the functions and the "
+                "source need. Import less there, or use processes=0 for threads."
+            )
         if self._failure is not None:
             raise self._failure
 
@@ -145,6 +155,16 @@ class Pool:
         board.share_mark(self._mark)
         self._dispatcher = dispatcher
         self._bell.ring()
+
+    @property
+    def checking(self) -> bool:
+        """Whether some work is done twice to compare it, so that rates tell nothing."""
+        return self._dispatcher is not None and self._dispatcher.checking
+
+    @property
+    def differs(self) -> bool:
+        """Whether workers were found to make other bytes than this process."""
+        return self._dispatcher is not None and self._dispatcher.differs
 
     def activate(self) -> None:
         """Start taking tokens."""
@@ -205,7 +225,9 @@ class Pool:
                     self._dispatcher.hand_out(self._processes, self._shares)
                     self._measure(self._dispatcher)
                 if self._retiring and not self._busy():
-                    break
+                    if self._dispatcher is None or not self._dispatcher.holding:
+                        break
+                    self._bell.ring()  # to give back what it holds
         except BaseException as error:  # noqa: BLE001  handed over to the consumer, whatever it is
             self._fail(error)
         finally:
@@ -220,7 +242,10 @@ class Pool:
         self._on_crash(error)
 
     def _start(self, place: int) -> Process:
-        process = Process(self.lane_counts[place], kept_heap=self._kept_heap)
+        try:
+            process = Process(self.lane_counts[place], kept_heap=self._kept_heap)
+        except OSError as error:
+            raise PlanError(f"a worker process can't be started: {error}. Use processes=0 for threads.") from error
         self._poll.register(process.socket, select.POLLIN)
         self._poll.register(process.pidfd, select.POLLIN)
         assert self._control is not None
@@ -284,8 +309,8 @@ class Pool:
             raise FitstreamError(f"a lane ended unexpectedly by {broken['reason']}\n{broken['traceback']}")
         chunks = self._dispatcher.recall(process) if self._dispatcher is not None else []
         self._deaths += 1
-        if self._deaths > _MOST_DEATHS:
-            raise _died(self._deaths, process, how, chunks)
+        if self._deaths >= _MOST_DEATHS:
+            raise _died(self._deaths, process, how, chunks, self._plan)
         self._emit(WorkerLost(process.pid, how, len(chunks)))
         self._processes[place] = self._start(place)
 
@@ -331,8 +356,24 @@ class Pool:
         self._control = None
 
 
-def _died(count: int, process: Process, how: str, chunks: Sequence[Chunk]) -> WorkerDied:
-    where = f"batch {chunks[0].step} of pass {chunks[0].pass_index}" if chunks else "no batch"
+def _most_bytes(plan: Plan) -> int:
+    """What the parcel may take: the budget is divided anew for processes that were asked for, and not while running."""
+    if not plan.auto_processes:
+        return plan.budget_bytes
+    return max(_SETTLING_BYTES, plan.budget_bytes - plan.projected_bytes + plan.needs.shared_bytes)
+
+
+def _died(count: int, process: Process, how: str, chunks: Sequence[Chunk], plan: Plan) -> WorkerDied:
+    where = "no batch"
+    if chunks:
+        first = chunks[0]
+        where = (
+            f"rows {first.start} to {first.start + first.row_count - 1} of batch {first.step}, pass {first.pass_index}"
+        )
+        if plan.order is not None and isinstance(plan.source, Source):
+            index = int(plan.order.rows(first.pass_index, first.step).indices[first.start])
+            path = plan.source.path(index)
+            where += f", from sample {index} on" + (f" ({path})" if path else "")
     return WorkerDied(
         f"Worker processes died {count} times in a row before anything was finished; the last one, process "
         f"{process.pid}, worked on {where}: {how}. Look for the function or file that ends a process, with workers=0.",
@@ -341,13 +382,15 @@ def _died(count: int, process: Process, how: str, chunks: Sequence[Chunk]) -> Wo
     )
 
 
-def _drop_in_children(pool: Pool) -> None:
-    """Let forked children close our descriptors, so that sockets end with the main process."""
-    found = weakref.ref(pool)
+#: Pools of this process, so that forked children close their descriptors, and sockets end with the main process.
+_POOLS: weakref.WeakSet[Pool] = weakref.WeakSet()
 
-    def drop() -> None:
-        pool = found()
-        if pool is not None:
-            pool.drop()
 
-    os.register_at_fork(after_in_child=drop)
+def _drop_in_child() -> None:
+    for pool in _POOLS:
+        pool.drop()
+    _POOLS.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_in_child)

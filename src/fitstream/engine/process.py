@@ -74,7 +74,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 process_group=0,  # so that Ctrl-C in a terminal is for the main process alone
-                env={**os.environ, **(_MALLOC if kept_heap else {})},
+                env={**(_MALLOC if kept_heap else {}), **os.environ},
             )
         except BaseException:
             self.socket.close()

@@ -27,6 +27,7 @@ import mmap
 import os
 import pickle
 import struct
+import sys
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -260,6 +261,15 @@ class _Arrays:
             np.ndarray(array.shape, array.dtype, area, place.first)[...] = array
 
 
+def _reduce_tensor(tensor: Any) -> Any:
+    """A plain tensor in memory as its NumPy array, which is shared; NotImplemented leaves it to PyTorch."""
+    try:
+        array = tensor.numpy()
+    except (TypeError, RuntimeError):  # on a device, sparse, with a gradient, or of a dtype that NumPy hasn't
+        return NotImplemented
+    return sys.modules["torch"].from_numpy, (array,)
+
+
 def _memory(array: npt.NDArray[Any], lowest: int, span: int) -> npt.NDArray[np.uint8]:
     """The bytes that an array spans, uint8 `(span,)`, of any dtype: not all of them export a buffer."""
     interface = {"version": 3, "data": (lowest, True), "shape": (span,), "typestr": "|u1"}
@@ -367,6 +377,8 @@ def _picklers() -> _Picklers:
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, np.ndarray):
                 return self._arrays.reduce(obj)
+            if type(obj).__module__ == "torch" and type(obj).__name__ == "Tensor":
+                return _reduce_tensor(obj)
             return super().reducer_override(obj)
 
     @final

@@ -2,9 +2,9 @@
 
 Two questions, asked anew for each short window of deliveries:
 
-- *Where?* Threads are the start: they cost nothing. What a lane spends neither running nor waiting for a core, it
-  spends blocked. Much of that means that functions hold the interpreter lock, against each other or against the
-  training loop; or that files are slow. Many page faults mean that functions allocate much, and worker processes keep
+- *Where?* Threads are the start: they cost nothing. What a lane spends on chunks without running, it spends blocked.
+  Much of that means that functions hold the interpreter lock, against each other or against the training loop; or that
+  files are slow, or other programs busy. Many page faults mean that functions allocate much, and worker processes keep
   their heap. Which it is, trying tells: worker processes are started in the background, the lanes move there, and they
   stay only if batches are then delivered faster. A starved consumer waits less, a disturbed one steps faster: both show
   in that one number.
@@ -28,6 +28,7 @@ from fitstream.engine.crew import Crew
 from fitstream.engine.pool import Pool, split_lanes
 from fitstream.errors import PlanError
 from fitstream.events import Event, LanesChanged
+from fitstream.machine import module_being_imported
 from fitstream.spec import format_bytes
 
 __all__ = ["Tuner"]
@@ -40,6 +41,8 @@ _HARMED = 0.25
 _FAULT_NS = 1000
 #: How much faster batches must come from processes for their memory to be worth it.
 _WORTH = 1.05
+#: How long no lane works while workers start.
+_PAUSE_S = 0.5
 #: Windows that a trial compares; and that must agree before a lane is taken away.
 _TRIAL_WINDOWS, _CALM_WINDOWS = 3, 4
 #: The consumer's share of waiting that counts as none, and as being starved.
@@ -57,7 +60,7 @@ class _Window:
         rate: Batches delivered in a second.
         waited: Share of the time that the consumer waited.
         busy: Share of the time that a lane worked on chunks.
-        blocked: Share of its work that a lane neither ran nor waited for a core; 0 where that is not known.
+        blocked: Share of its work that a lane in a thread did not run.
         faulting: Share of its work that page faults took, about.
     """
 
@@ -109,9 +112,9 @@ class Tuner:
         self._why = ""
         self._phase = "watching"
         self._starter: threading.Thread | None = None
-        self._started: Pool | BaseException | None = None
         self._closed = False
-        self._lock = threading.Lock()
+        # Held while lanes move, so that nothing moves once it is closed.
+        self._lock = threading.RLock()
         self._run: Run | None = None
         self._last_s = 0.0
         self._reset()
@@ -120,7 +123,7 @@ class Tuner:
         self._batches = 0
         self._elapsed_s = self._waited_s = 0.0
         self._wall_ns = self._crew.wall_ns
-        self._use = self._crew.thread_use()
+        self._use = self._crew.thread_use
 
     def delivered(self, run: Run, asked_s: float) -> None:
         """Take in that a batch is there.
@@ -129,6 +132,9 @@ class Tuner:
             run: Whose batch it is.
             asked_s: When the consumer asked for it, by `perf_counter`.
         """
+        if self._crew.pool is not None and self._crew.pool.differs:
+            self._distrust()
+            return
         if not (self._may_move or self._may_change):
             return
         now_s = time.perf_counter()
@@ -146,26 +152,28 @@ class Tuner:
     def _window(self) -> _Window:
         wall_ns = self._crew.wall_ns - self._wall_ns
         lanes_s = self._elapsed_s * max(1, self._crew.lane_count)
-        use, before = self._crew.thread_use(), self._use
         blocked = faulting = 0.0
-        if use is not None and before is not None and wall_ns > 0:
-            ran_ns, waited_ns, fault_count = (now - then for now, then in zip(use, before, strict=True))
-            blocked = max(0.0, 1 - (ran_ns + waited_ns) / wall_ns)
-            faulting = fault_count * _FAULT_NS / wall_ns
+        use = self._crew.thread_use
+        threads_ns, cpu_ns, fault_count = (now - then for now, then in zip(use, self._use, strict=True))
+        if threads_ns > 0:
+            blocked = max(0.0, 1 - cpu_ns / threads_ns)
+            faulting = fault_count * _FAULT_NS / threads_ns
         waited = self._waited_s / self._elapsed_s
         return _Window(self._batches / self._elapsed_s, waited, wall_ns / lanes_s / 1e9, blocked, faulting)
 
     def _judge(self, window: _Window) -> None:
-        self._rates = [*self._rates[1 - _TRIAL_WINDOWS :], window.rate]
+        if self._phase == "starting":
+            # Workers that import compete with the lanes: such windows tell nothing.
+            return
         if self._phase == "settling":
-            # The first window still has batches that were made before.
-            self._phase, self._rates = "trying", []
-        elif self._phase == "trying":
+            # This window still has batches that were made before, or work that was done twice.
+            if self._crew.pool is None or not self._crew.pool.checking:
+                self._phase, self._rates = "trying", []
+            return
+        self._rates = [*self._rates[1 - _TRIAL_WINDOWS :], window.rate]
+        if self._phase == "trying":
             if len(self._rates) >= _TRIAL_WINDOWS:
                 self._conclude()
-        elif self._phase == "starting":
-            if self._started is not None:
-                self._move(self._started)
         elif self._may_move and (why := _harm(window)) is not None:
             self._suspicious += 1
             if self._suspicious > 1:
@@ -178,38 +186,64 @@ class Tuner:
     # Where?
 
     def _start(self, why: str) -> None:
-        self._phase, self._why = "starting", why
-        plan = self._board.plan
-
-        def start() -> None:
-            found: Pool | BaseException
-            try:
-                found = Pool(plan, split_lanes(plan.lane_count, plan.process_count), self._emit)
-            except BaseException as error:  # noqa: BLE001  then it is threads; and says why
-                found = error
-            with self._lock:
-                if not self._closed:
-                    self._started = found
-                    return
-            if isinstance(found, Pool):
-                found.close()
-
-        self._starter = threading.Thread(target=start, name="fitstream-starter", daemon=True)
+        self._why, self._before = why, statistics.median(self._rates)
+        importing = module_being_imported()
+        if importing is not None:
+            self._may_move = False
+            self._decide(
+                f"{why}, but worker processes can't be had while the module {importing} is being imported: they would "
+                'import it too. Put what it runs under `if __name__ == "__main__":`'
+            )
+            return
+        self._phase = "starting"
+        count = self._crew.lane_count
+        self._starter = threading.Thread(target=self._bring, args=(count,), name="fitstream-starter", daemon=True)
         self._starter.start()
 
-    def _move(self, found: Pool | BaseException) -> None:
-        self._started = None
+    def _bring(self, count: int) -> None:
+        """Start worker processes and move the lanes there; in a thread of its own, since imports may take long."""
+        plan = self._board.plan
+        found: Pool | BaseException
+        # Lanes that hold the interpreter lock would slow the start tenfold; the ring has batches meanwhile.
+        self._let_work(0)
+        timer = threading.Timer(_PAUSE_S, self._let_work, (count,))
+        timer.name = "fitstream-timer"
+        timer.start()
+        try:
+            found = Pool(plan, split_lanes(plan.lane_count, plan.process_count), self._emit)
+        except BaseException as error:  # noqa: BLE001  then it is threads; and says why
+            found = error
+        finally:
+            timer.cancel()
+            timer.join()
+        with self._lock:
+            if not self._closed:
+                try:
+                    self._move(found, count)
+                except BaseException as error:  # noqa: BLE001  handed over to the consumer, whatever it is
+                    self._on_crash(error)
+                return
+        if isinstance(found, Pool):
+            found.close()
+
+    def _let_work(self, count: int) -> None:
+        """Let so many lanes work while workers start."""
+        with self._lock:
+            if not self._closed:
+                self._crew.set_lanes(count)
+
+    def _move(self, found: Pool | BaseException, count: int) -> None:
         try:
             if not isinstance(found, Pool):
                 raise found
             self._admit(found)
         except Exception as error:  # noqa: BLE001  whatever it is, threads go on
             self._phase, self._may_move = "watching", False
+            self._crew.set_lanes(count)
             self._decide(f"{self._why}, but worker processes can't be had: {error}")
             return
-        self._before = statistics.median(self._rates)
+        self._crew.move_to(found, count)
         self._phase = "settling"
-        self._crew.move_to(found)
         self._decide(f"{self._why}: trying worker processes")
 
     def _admit(self, pool: Pool) -> None:
@@ -225,6 +259,16 @@ class Tuner:
             pool.close()
             raise
         self._board.plan = costing
+
+    def _distrust(self) -> None:
+        """Move back, because a sample was not the same from a worker as from here."""
+        self._phase, self._may_move = "watching", False
+        self._crew.move_back()
+        self._reset()
+        self._decide(
+            "threads again: worker processes made something else of the same samples. A function depends on what only "
+            "this process has, such as a variable of a module that the program changed"
+        )
 
     def _conclude(self) -> None:
         self._phase, self._may_move = "watching", False
@@ -262,8 +306,5 @@ class Tuner:
         with self._lock:
             self._closed = True
             self._may_move = self._may_change = False
-            found, self._started = self._started, None
-        if isinstance(found, Pool):
-            found.close()
         if self._starter is not None and self._starter is not threading.current_thread():
             self._starter.join(5)

@@ -43,7 +43,7 @@ from fitstream.engine.messages import (
     write_note,
 )
 from fitstream.engine.sending import unpack
-from fitstream.machine import private_bytes
+from fitstream.machine import opening_a_worker, private_bytes
 from fitstream.memory import Block
 from fitstream.packing import unpack_samples
 from fitstream.scratch import Allowance, Arena
@@ -64,18 +64,19 @@ def main(fd: int, parent: int) -> None:
     if os.getppid() != parent:
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sock = socket.socket(fileno=fd)
-    try:
-        worker = _Worker(sock)
-    except BaseException as error:  # noqa: BLE001  told to the main process, whatever it is
-        sock.send(write_note(BROKEN, reason=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()))
-        return
-    lanes = [threading.Thread(target=worker.serve, args=(i,), daemon=True) for i in range(1, worker.lane_count)]
-    for lane in lanes:
-        lane.start()
-    worker.serve(0)
-    for lane in lanes:
-        lane.join()
+    with socket.socket(fileno=fd) as sock:
+        try:
+            with opening_a_worker():
+                worker = _Worker(sock)
+        except BaseException as error:  # noqa: BLE001  told to the main process, whatever it is
+            sock.send(write_note(BROKEN, reason=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()))
+            return
+        lanes = [threading.Thread(target=worker.serve, args=(i,), daemon=True) for i in range(1, worker.lane_count)]
+        for lane in lanes:
+            lane.start()
+        worker.serve(0)
+        for lane in lanes:
+            lane.join()
 
 
 @final
@@ -124,7 +125,8 @@ class _Worker:
         """Map slots; the first time, open the lanes too."""
         fds = list(fds)
         if not self._fillers:
-            self._allowance = Allowance(told["lane_bytes"], told["large_bytes"], told["budget_bytes"])
+            suggest = self._job.needs.suggest_bytes
+            self._allowance = Allowance(told["lane_bytes"], told["large_bytes"], told["budget_bytes"], suggest)
             self._fillers = [self._job.filler(self._allowance) for _ in range(self.lane_count)]
             if told["area_bytes"]:
                 areas = Block(fds.pop(0))

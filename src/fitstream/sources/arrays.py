@@ -48,6 +48,7 @@ class ArraySource(Source):
         if lengths == {0}:
             raise SourceError("the arrays have no rows, so there is nothing to feed.")
         self.fetches_many = any(isinstance(array, StoredArray) for array in self.arrays)
+        self.copies_many = not all(_is_plain(array) for array in self.arrays if isinstance(array, np.ndarray))
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -57,7 +58,7 @@ class ArraySource(Source):
 
     @property
     def memory_bytes(self) -> int:
-        return sum(a.nbytes for a in self.arrays if isinstance(a, np.ndarray) and not is_mapped(a))
+        return sum(_own_bytes(a) for a in self.arrays if isinstance(a, np.ndarray) and not is_mapped(a))
 
     def labels(self) -> npt.NDArray[np.generic] | None:
         """The second part, where samples are tuples of at least two and it is in memory, mapped, or small."""
@@ -69,6 +70,17 @@ class ArraySource(Source):
     def __repr__(self) -> str:
         kinds = ", ".join(f"{a.dtype.name}{list(a.shape)}" for a in self.arrays)
         return f"{len(self):,} rows of arrays ({kinds})"
+
+
+def _is_plain(array: npt.NDArray[Any]) -> bool:
+    """Whether rows can be taken without a copy in between."""
+    return bool(array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative)
+
+
+def _own_bytes(array: npt.NDArray[Any]) -> int:
+    """Memory that an array takes: less than its size where a broadcast repeats rows."""
+    low, high = np.lib.array_utils.byte_bounds(array)
+    return min(array.nbytes, high - low)
 
 
 def _rows(leaf: Any, name: str) -> npt.NDArray[Any] | StoredArray:
@@ -104,7 +116,7 @@ class _Rows:
         self.row_shape = array.shape[1:]
         self.dtype = array.dtype.newbyteorder("=")
         # np.take copies a whole array that isn't plain in memory; such ones go by fancy indexing, rows only.
-        self._plain = array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
+        self._plain = _is_plain(array)
         self._ahead = ReadAhead.of(array) if self._plain else None
 
     def row(self, index: int) -> npt.NDArray[Any]:

@@ -67,6 +67,8 @@ class Source(ABC):
     borrows = False
     #: Whether samples can be read many at a time (`Reader.read_many`). A lane then holds the raw samples of a chunk.
     fetches_many = False
+    #: Whether many samples at a time are read through a copy of them.
+    copies_many = False
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
+import PIL.ImageFile
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 from PIL.Image import Image
 from PIL.ImageFile import ImageFile
@@ -33,6 +35,8 @@ __all__ = [
     "orientation_of",
     "picture_format",
     "pillow_errors",
+    "set_settings",
+    "settings",
     "storage_bytes",
 ]
 
@@ -209,3 +213,17 @@ def _copy_grey16(strip: Image, shift: int, inverted: bool, out: npt.NDArray[np.u
     grey = (values >> shift).astype(np.uint8).reshape(*out.shape[:2], 1)
     out[..., :3] = 255 - grey if inverted else grey
     out[..., 3:] = 255
+
+
+def settings() -> dict[str, Any]:
+    """What the program set for Pillow as a whole: worker processes must decode alike."""
+    return {
+        "LOAD_TRUNCATED_IMAGES": PIL.ImageFile.LOAD_TRUNCATED_IMAGES,
+        "MAX_IMAGE_PIXELS": PIL.Image.MAX_IMAGE_PIXELS,
+    }
+
+
+def set_settings(given: dict[str, Any]) -> None:
+    """Set what `settings` gave in another process."""
+    PIL.ImageFile.LOAD_TRUNCATED_IMAGES = given["LOAD_TRUNCATED_IMAGES"]
+    PIL.Image.MAX_IMAGE_PIXELS = given["MAX_IMAGE_PIXELS"]
