@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fitstream.batching import BatchOrder
-from fitstream.budget import Needs
+from fitstream.budget import SHARE_OF_PROCESSES, Fitted, Needs
 from fitstream.chain import Recipe
 from fitstream.errors import PlanError
 from fitstream.machine import available_cores, available_memory_bytes, is_opening, why_no_processes
@@ -79,28 +79,13 @@ def make_plan(
     wanted, where = _processes(processes, lane_count, source, recipe, first)
     # fmt: off
     needs = Needs(
-        layout=layout, budget_bytes=budget, memory=budget if memory == "auto" else memory,
-        scratch_bytes=first.scratch_bytes, large_wanted_bytes=_large_wanted_bytes(recipe),
-        hand_bytes=first.hand_bytes + _together_bytes(source, chunk_rows, first),
-        waiting_bytes=chunk_rows * first.raw_bytes, hands_on=bool(recipe.stages),
-        index_bytes=source.index_bytes if isinstance(source, Source) else 0, steps=steps, whole=whole,
-        ranks=1 if shard is None else shard.count, worker_bytes=_worker_bytes(recipe),
-        result_bytes=first.result_bytes, shared_bytes=source.memory_bytes if isinstance(source, Source) else 0,
-        lane_count=lane_count, process_count=wanted, fixed_lanes=workers != "auto",
-        fixed_processes=processes is not None, functions=recipe.calls_functions,
+        layout=layout, budget_bytes=budget, memory=budget if memory == "auto" else memory, steps=steps, whole=whole,
+        ranks=1 if shard is None else shard.count, lane_count=lane_count, process_count=wanted,
+        fixed_lanes=workers != "auto", fixed_processes=processes is not None,
+        **_sizes(source, recipe, first, chunk_rows),
     )
-    # fmt: on
     fitted = needs.divide()
-    if fitted.lane_count < lane_count:
-        reason += f", cut to {fitted.lane_count} by the budget"
-    if wanted and not fitted.process_count:
-        where = (
-            f"threads, because worker processes may take a third of the budget, {format_bytes(budget // 3)}, at most"
-        )
-        if not recipe.calls_functions:
-            where = "threads, because the budget leaves no room for a worker process"
-    reason += f"; {where}" if where else ""
-    # fmt: off
+    reason += _divided(needs, fitted, where)
     return Plan(
         source=source, recipe=recipe, order=order, sample_count=_sample_count(source, operations, whole), steps=steps,
         batch_size=rows, last=batch.last, mask=batch.mask, whole_batches=whole, structure=first.structure,
@@ -114,6 +99,35 @@ def make_plan(
         budget_bytes=budget, needs=needs,
     )
     # fmt: on
+
+
+def _sizes(source: Source | Sequential, recipe: Recipe, first: Probe, chunk_rows: int) -> dict[str, Any]:
+    """What the first sample and the source say of memory."""
+    index_bytes, memory_bytes = (source.index_bytes, source.memory_bytes) if isinstance(source, Source) else (0, 0)
+    return {
+        "scratch_bytes": first.scratch_bytes,
+        "large_wanted_bytes": _large_wanted_bytes(recipe),
+        "hand_bytes": first.hand_bytes + _together_bytes(source, chunk_rows, first),
+        "waiting_bytes": chunk_rows * first.raw_bytes,
+        "hands_on": bool(recipe.stages),
+        "index_bytes": index_bytes,
+        "worker_bytes": _WORKER_BYTES + (_CODEC_BYTES if recipe.image_options is not None else 0),
+        "result_bytes": first.result_bytes,
+        "shared_bytes": memory_bytes,
+        "functions": recipe.calls_functions,
+    }
+
+
+def _divided(needs: Needs, fitted: Fitted, where: str) -> str:
+    """What became of the lanes that were wanted, in words."""
+    told = ""
+    if fitted.lane_count < needs.lane_count:
+        told += f", cut to {fitted.lane_count} by the budget"
+    if needs.process_count and not fitted.process_count:
+        where = "threads, because the budget has no room for worker processes"
+        if needs.functions:
+            where += f", which get a third of it ({format_bytes(needs.budget_bytes // SHARE_OF_PROCESSES)}) at most"
+    return told + (f"; {where}" if where else "")
 
 
 def _lanes(workers: int | str, processes: int) -> tuple[int, str]:
@@ -153,11 +167,6 @@ def _processes(
         return count, "in one worker process" if count == 1 else f"in {count} worker processes"
     # Code of ours lets go of the interpreter lock. If it disturbs the training loop all the same, one process will do.
     return lane_count if recipe.calls_functions else 1, "threads, or worker processes if that is measured to be better"
-
-
-def _worker_bytes(recipe: Recipe) -> int:
-    """What a worker process is taken to cost until one was measured."""
-    return _WORKER_BYTES + (_CODEC_BYTES if recipe.image_options is not None else 0)
 
 
 def _batch(operations: Sequence[Operation]) -> Batch:

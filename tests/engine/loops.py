@@ -67,7 +67,7 @@ class Mover:
         pipeline, plan = self._pipeline, self._pipeline.plan
         pool = Pool(plan, split_lanes(plan.lane_count, self._process_count), lambda event: None)
         pool.attach(pipeline.board, pipeline._crashed)
-        pipeline.crew.move_to(pool)
+        pipeline.crew.move_to(pool, sum(pool.lane_counts))
 
     def to_threads(self) -> None:
         self._pipeline.crew.move_back()

@@ -161,7 +161,7 @@ def test_a_pool_serves_one_plan_and_ends_by_itself_when_it_is_retired() -> None:
         pool = Pool(pipeline.plan, [1, 1], lambda event: None)
         assert len(worker_pids()) == 2
         pool.attach(pipeline.board, pipeline._crashed)
-        pipeline.crew.move_to(pool)
+        pipeline.crew.move_to(pool, sum(pool.lane_counts))
         stream.take()
         pipeline.crew.move_back()
         pool.thread.join(20)

@@ -17,7 +17,6 @@ from fitstream.engine import tuner as module
 from fitstream.engine.board import Run
 from fitstream.engine.tuner import Tuner
 from fitstream.events import LanesChanged
-from fitstream.machine import ThreadUse
 from fitstream.memory import HAS_SHARED_MEMORY
 from fitstream.plan import Plan
 
@@ -28,10 +27,15 @@ class FakePool:
     """Worker processes that start at once, or not at all."""
 
     error: BaseException | None = None
+    gate: threading.Event | None = None
     worker_bytes = 30_000_000
     shared_bytes = 1000
+    checking = False
+    differs = False
 
     def __init__(self, plan: Plan, lane_counts: list[int], emit: Any, **_: Any) -> None:
+        if FakePool.gate is not None:
+            FakePool.gate.wait(30)
         if FakePool.error is not None:
             raise FakePool.error
         self.lane_counts = lane_counts
@@ -48,20 +52,23 @@ class FakeCrew:
     here = None
 
     def __init__(self, lane_count: int) -> None:
-        self.lane_count = lane_count
+        self.lane_count = self._told = lane_count
         self.pool: FakePool | None = None
-        self.wall_ns = self.ran_ns = self.fault_count = 0
+        self.wall_ns = self.threads_ns = self.ran_ns = self.fault_count = 0
         self.moves: list[str] = []
 
-    def thread_use(self) -> ThreadUse | None:
-        return None if self.pool is not None else ThreadUse(self.ran_ns, 0, self.fault_count)
+    @property
+    def thread_use(self) -> tuple[int, int, int]:
+        return self.threads_ns, self.ran_ns, self.fault_count
 
     def set_lanes(self, count: int) -> None:
         self.lane_count = count
-        self.moves.append(f"lanes {count}")
+        if count not in (0, self._told):  # no lane works while workers start
+            self._told = count
+            self.moves.append(f"lanes {count}")
 
-    def move_to(self, pool: FakePool) -> None:
-        self.pool = pool
+    def move_to(self, pool: FakePool, count: int) -> None:
+        self.pool, self.lane_count = pool, count
         self.moves.append("processes")
 
     def move_back(self) -> None:
@@ -99,8 +106,10 @@ class Bench:
             self.now_s += batch_s
             work_ns = int(batch_s * busy * self.crew.lane_count * 1e9)
             self.crew.wall_ns += work_ns
-            self.crew.ran_ns += int(work_ns * (1 - blocked))
-            self.crew.fault_count += faults * work_ns // 10**6
+            if self.crew.pool is None:
+                self.crew.threads_ns += work_ns
+                self.crew.ran_ns += int(work_ns * (1 - blocked))
+                self.crew.fault_count += faults * work_ns // 10**6
             self.tuner.delivered(self.run, self.now_s - waited * batch_s)
 
     def start_processes(self) -> None:
@@ -264,8 +273,16 @@ def test_nothing_is_decided_after_close_and_a_pool_that_comes_late_is_closed(
 ) -> None:
     closed = []
     monkeypatch.setattr(FakePool, "close", lambda pool, **_: closed.append(pool))
-    bench.start_processes()
-    bench.tuner.close()
+    gate = threading.Event()
+    monkeypatch.setattr(FakePool, "gate", gate)
+    while bench.tuner._starter is None:
+        bench.window(waited=0.3, blocked=0.6)
+    closing = threading.Thread(target=bench.tuner.close)
+    closing.start()
+    while not bench.tuner._closed:
+        closing.join(0.001)
+    gate.set()
+    closing.join()
     for _ in range(10):
         bench.window(busy=0.1)
     assert bench.events == []

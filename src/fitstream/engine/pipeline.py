@@ -101,7 +101,10 @@ class Pipeline:
         board = self.board
         if os.getpid() != self._pid:
             # What a forked child has of the ring is its parent's.
-            raise LoaderClosed("this loader belongs to the process that forked this one; make one of its own here.")
+            raise LoaderClosed(
+                "the loader is of the process that this one was forked from. A forked process must make a loader "
+                "of its own."
+            )
         asked_s = time.perf_counter()
         while (slot := board.claim(run, number)) is None:
             if board.closed:
