@@ -11,7 +11,7 @@ PYTEST := $(PY) -m pytest --quiet
 # An interpreter of one's own: make test PYTHON=python3.13 (after make clean)
 PYTHON ?= python3
 BACKENDS ?= tensorflow torch jax
-BENCHMARKS ?= jpeg_feed large_photos arrays transport python_transform tiny_samples start beside_training
+BENCHMARKS ?= jpeg_feed large_photos arrays transport python_transform tiny_samples kept_heap start beside_training
 unexport PYTHONPATH PYTHONHOME
 
 help: ## What can be made

@@ -117,7 +117,7 @@ def alive(pid: int) -> bool:
 
 
 _HEAD = """
-import os, pathlib, sys, signal, threading, time
+import os, pathlib, sys, signal, threading, time, warnings
 import numpy as np
 import fitstream as fs
 

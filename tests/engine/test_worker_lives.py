@@ -363,6 +363,7 @@ def test_a_forked_child_disturbs_nothing(way: str) -> None:
         loader = fs.from_arrays(np.arange(4000)).map(lambda x: x).batch(8).loader("300 MB", workers=2, processes=2)
         batches = iter(loader)
         held = next(batches)
+        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12 on: fork beside threads
         child = os.fork()
         if child == 0:
             mine = [os.open("/dev/null", os.O_RDONLY) for _ in range(30)]
@@ -384,6 +385,7 @@ def test_a_forked_child_that_goes_on_with_the_loop_is_told_at_once() -> None:
         batches = iter(loader)
         held = next(batches)
         while loader._pipeline.board.ready_queue.qsize() < 3: time.sleep(0.01)
+        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12 on: fork beside threads
         child = os.fork()
         if child == 0:
             try: next(batches)
