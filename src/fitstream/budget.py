@@ -13,6 +13,8 @@ __all__ = ["SHARE_OF_PROCESSES", "Fitted", "Needs", "round_up"]
 
 #: More slots than this gain nothing for large batches; small batches get more, up to a ring of `_SMALL_RING_BYTES`.
 _SLOTS, _MOST_SLOTS, _SMALL_RING_BYTES = 4, 16, 16_000_000
+#: Rows that are only copied come as fast as memory takes them: a ring that the processor's cache holds is quicker.
+_GATHER_SLOTS = 3
 #: What worker processes that nobody asked for may take of the budget, as its divisor.
 SHARE_OF_PROCESSES = 3
 #: The least and the usual scratch of a lane that decodes pictures.
@@ -186,7 +188,8 @@ class Needs:
 
     def _slots_wanted(self) -> int:
         small = min(_MOST_SLOTS, _SMALL_RING_BYTES // self.layout.slot_bytes)
-        wanted = max(_SLOTS, small)
+        gathers = not (self.functions or self.scratch_bytes or self.waiting_bytes)
+        wanted = max(_GATHER_SLOTS if gathers else _SLOTS, small)
         return wanted if self.steps is None else max(2, min(wanted, self.steps + 1))
 
     def _refusal(self, lane_count: int, process_count: int) -> PlanError:
@@ -215,7 +218,8 @@ class Needs:
         settings = ", or ".join(advice)
         told = self.memory if isinstance(self.memory, str) else format_bytes(self.memory)
         return PlanError(
-            f"The plan needs {format_bytes(least)} but memory={told!r}: {' + '.join(parts)}. Use {settings}."
+            f"The plan needs {format_bytes(least)} but memory={told!r}: {' + '.join(parts)}. Use {settings}.",
+            needed_bytes=least,
         )
 
 

@@ -22,7 +22,15 @@ class FitstreamError(Exception):
 
 
 class PlanError(FitstreamError, ValueError):
-    """The description or the budget cannot work. Raised before anything starts."""
+    """The description or the budget cannot work. Raised before anything starts.
+
+    Attributes:
+        needed_bytes: The least budget that would do, where the budget is too small; else None.
+    """
+
+    def __init__(self, message: str, *, needed_bytes: int | None = None) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
 
 
 class SourceError(FitstreamError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ recorder = pytest.importorskip("recorder")
 
 import fitstream as fs  # noqa: E402
 from fitstream.adapters.keras_inputs import Running, open_both  # noqa: E402
+from fitstream.engine.pool import Pool  # noqa: E402
+from fitstream.machine import why_no_processes  # noqa: E402
 
 
 def rows(count: int, width: int) -> fs.Dataset:
@@ -47,3 +51,17 @@ def test_a_loader_keeps_its_budget_and_the_dataset_gets_what_is_given() -> None:
         train, other = open_both(rows(100, 1000).batch(10), loader, Running("1 MB", 2))
         assert other is loader
         assert train.plan.budget_bytes == 1_000_000
+
+
+@pytest.mark.skipif(why_no_processes() is not None, reason="needs worker processes")
+def test_workers_that_cost_more_than_their_share_are_refused_with_a_budget_that_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Pool, "worker_bytes", 60_000_000)  # as where a function loads much
+    datasets = rows(100, 1000).batch(10), rows(100, 1000).batch(10)
+    with pytest.raises(fs.PlanError, match="each start 1 worker processes of their own") as caught:
+        open_both(*datasets, Running("130 MB", 1, 1))
+    enough = re.search(r'memory="([^"]+)"', str(caught.value).partition("Use ")[2])
+    assert enough is not None
+    for loader in open_both(*datasets, Running(enough[1], 1, 1)):
+        loader.close()

@@ -5,6 +5,7 @@ A user's Loader is used as it is. All else becomes a batched Dataset and is open
 
 from __future__ import annotations
 
+import contextlib
 import types
 from typing import Any, NamedTuple, TypeAlias, final
 
@@ -137,17 +138,31 @@ def open_both(train: Batches, other: Batches, running: Running) -> tuple[Loader,
         PlanError: If no share lets both fit.
     """
     if isinstance(train, Dataset) and isinstance(other, Dataset):
-        plan, other_plan = _divide(train, other, running)
-        loader = Loader(plan)
-        try:
-            return loader, Loader(other_plan)
-        except BaseException:
-            loader.close()
-            raise
+        return _start_both(*_divide(train, other, running), running)
     if isinstance(train, Loader) and isinstance(other, Dataset):
         return train, open_one(other, running)
     assert isinstance(other, Loader)
     return open_one(train, running), other
+
+
+def _start_both(plan: Plan, other_plan: Plan, running: Running) -> tuple[Loader, Loader]:
+    """Open two loaders. Worker processes that were asked for are measured here, and may cost more than was planned."""
+    with contextlib.ExitStack() as undo:
+        try:
+            loader = undo.enter_context(Loader(plan))
+            other = undo.enter_context(Loader(other_plan))
+        except PlanError as error:
+            if error.needed_bytes is None:
+                raise
+            # Validation is planned in a quarter of all, and training in what that leaves.
+            enough = round_up(4 * error.needed_bytes)
+            raise PlanError(
+                f"training and validation each start {running.processes} worker processes of their own, which turned "
+                f"out to cost more than their share of memory={running.memory!r}: one of the two needs "
+                f'{format_bytes(error.needed_bytes)}. Use memory="{enough}", fewer processes, or processes=0.'
+            ) from error
+        undo.pop_all()
+        return loader, other
 
 
 def _divide(train: Dataset, other: Dataset, running: Running) -> tuple[Plan, Plan]:
