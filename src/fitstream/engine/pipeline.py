@@ -198,7 +198,7 @@ class Pipeline:
         join_s = _JOIN_S if patient else _HASTY_JOIN_S
         if not self.board.close():
             return
-        self._tuner.close()
+        self._tuner.close(patient=patient)
         self.crew.stop(patient=patient)
         stuck: list[str] = []
         try:

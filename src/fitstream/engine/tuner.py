@@ -301,10 +301,10 @@ class Tuner:
         self.decision = LanesChanged(self._crew.lane_count, 0 if pool is None else len(pool.lane_counts), reason)
         self._emit(self.decision)
 
-    def close(self) -> None:
-        """Change nothing any more."""
+    def close(self, *, patient: bool = True) -> None:
+        """Change nothing any more. Worker processes that are just starting are ended where they come from."""
         with self._lock:
             self._closed = True
             self._may_move = self._may_change = False
         if self._starter is not None and self._starter is not threading.current_thread():
-            self._starter.join(5)
+            self._starter.join(5 if patient else 0.1)
