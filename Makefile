@@ -1,7 +1,7 @@
 # Every target sets up what it needs, once, in .venv: the stamps are remade when pyproject.toml changes.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-adapters test-backends lint types bench bench-quick bench-jpeg clean
+.PHONY: help demo test test-core test-adapters test-backends soak lint types bench bench-quick bench-jpeg clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -41,6 +41,10 @@ test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch
 	for backend in $(BACKENDS); do \
 	  echo "== $$backend" && KERAS_BACKEND=$$backend $(PYTEST) tests/adapters || exit 1; \
 	done
+
+soak: $(VENV)/test.stamp ## What takes minutes: every split of lanes, many epochs, random kills
+	$(PYTEST) tests/soak/every_split.py tests/soak/long_runs.py
+	$(PY) tests/soak/stress_processes.py 120
 
 # In an environment of their own, for the peers' sake.
 bench: $(VENV)-bench/ready.stamp ## All benchmarks, fitstream and its peers
