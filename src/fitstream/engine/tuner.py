@@ -204,8 +204,8 @@ class Tuner:
         """Start worker processes and move the lanes there; in a thread of its own, since imports may take long."""
         plan = self._board.plan
         found: Pool | BaseException
-        # Lanes that hold the interpreter lock would slow the start tenfold; the ring has batches meanwhile.
-        self._let_work(0)
+        # Functions that hold the interpreter lock would slow the start tenfold; the ring has batches meanwhile.
+        self._let_work(0 if plan.calls_functions else count)
         timer = threading.Timer(_PAUSE_S, self._let_work, (count,))
         timer.name = "fitstream-timer"
         timer.start()
