@@ -26,7 +26,7 @@ _PROGRAM = (
     "main(int(sys.argv[1]), int(sys.argv[2]))"
 )
 # Functions that allocate and free: glibc's defaults give larger blocks back to the system at each turn, and the page
-# faults of getting them again cost more than the work (benchmarks/README.md, "Memory that stays").
+# faults of getting them again cost more than the work (benchmarks/kept_heap.py).
 _MALLOC = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
