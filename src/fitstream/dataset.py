@@ -16,7 +16,7 @@ from fitstream.chain import Chain, Filler, RowError
 from fitstream.errors import PlanError
 from fitstream.events import Observer
 from fitstream.loader import Loader
-from fitstream.operations import Batch, Decode, Last, Map, Operation
+from fitstream.operations import Batch, Last, Map, Operation, told
 from fitstream.plan import Plan
 from fitstream.planning import make_plan
 from fitstream.probe import probe, recipe_of, sample_order
@@ -362,27 +362,8 @@ class Dataset:
         return Loader(self.plan(memory, workers, processes), observers)
 
     def __repr__(self) -> str:
-        steps = [repr(self._source), *(_told(operation) for operation in self._operations)]
+        steps = [repr(self._source), *(told(operation) for operation in self._operations)]
         return f"Dataset({' > '.join(steps)})"
-
-
-def _told(operation: Operation) -> str:
-    match operation:
-        case Take(count):
-            return f"take({count})"
-        case Split(first, count, seed):
-            return f"split({count} from {first} on, seed {seed})"
-        case Shard(index, count):
-            return f"shard({index}, {count})"
-        case Shuffle(seed):
-            return f"shuffle({seed})"
-        case Decode(options):
-            size = "own size" if options.size is None else f"{options.size[0]}x{options.size[1]}"
-            return f"decode({size}, {options.dtype})"
-        case Map():
-            return operation.name
-        case Batch(size, last, _):
-            return f"batch({size})" if last == "keep" else f"batch({size}, {last})"
 
 
 def _whole_number(value: Any, name: str, least: int) -> int:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, final
 
-from fitstream.sampling import Selection
+from fitstream.sampling import Selection, Shard, Shuffle, Split, Take
 from fitstream.transforms.images import ImageOptions
 
-__all__ = ["Batch", "Decode", "Last", "Map", "Operation"]
+__all__ = ["Batch", "Decode", "Last", "Map", "Operation", "told"]
 
 Last: TypeAlias = Literal["keep", "drop", "pad", "wrap"]
 
@@ -62,3 +62,23 @@ class Batch:
 
 
 Operation: TypeAlias = Selection | Decode | Map | Batch
+
+
+def told(operation: Operation) -> str:
+    """One operation, for people."""
+    match operation:
+        case Take(count):
+            return f"take({count})"
+        case Split(first, count, seed):
+            return f"split({count} from {first} on, seed {seed})"
+        case Shard(index, count):
+            return f"shard({index}, {count})"
+        case Shuffle(seed):
+            return f"shuffle({seed})"
+        case Decode(options):
+            size = "own size" if options.size is None else f"{options.size[0]}x{options.size[1]}"
+            return f"decode({size}, {options.dtype})"
+        case Map():
+            return operation.name
+        case Batch(size, last, _):
+            return f"batch({size})" if last == "keep" else f"batch({size}, {last})"
