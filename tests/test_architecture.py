@@ -21,10 +21,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Modules and packages from the ground up: each imports only itself and those before it.
 # fmt: off
 LAYERS = [
-    "errors", "spec", "machine", "memory", "packing", "scratch", "events", "sampling", "sources", "transforms",
-    "operations", "batching", "chain", "budget", "probe", "plan", "planning", "engine", "measures", "loader", "dataset",
-    "constructors", "adapters", "reporting", "training", "__init__", "backend", "models", "runs", "demo", "cli",
-    "__main__",
+    "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "sampling", "sources",
+    "transforms", "operations", "batching", "chain", "budget", "probe", "plan", "planning", "engine", "measures",
+    "loader", "dataset", "constructors", "adapters", "reporting", "training", "__init__", "backend", "models", "runs",
+    "demo", "cli", "__main__",
 ]
 # fmt: on
 

@@ -19,6 +19,7 @@ from fitstream.loader import Loader
 from fitstream.operations import Batch, Last, Map, Operation, told
 from fitstream.plan import Plan
 from fitstream.planning import make_plan
+from fitstream.policy import OnBadSample, Policy
 from fitstream.probe import probe, recipe_of, sample_order
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
@@ -347,6 +348,9 @@ class Dataset:
         memory: int | str = "auto",
         workers: int | str = "auto",
         processes: int | None = None,
+        on_bad_sample: OnBadSample = "raise",
+        max_bad_fraction: float = 0.01,
+        sample_timeout_s: float | None = 300.0,
         observers: Sequence[Observer] = (),
     ) -> Loader:
         """Plan, and make a loader.
@@ -355,11 +359,24 @@ class Dataset:
             memory: As in `plan`.
             workers: As in `plan`.
             processes: As in `plan`. Worker processes that are asked for are started here.
+            on_bad_sample: What becomes of a sample that can't be made, takes too long, or ends its worker process:
+                "raise" its error; "skip" it, so that its batch is smaller; or "replace" it by another of the same pass,
+                drawn by its place. `loader.stats().bad_samples` lists them.
+            max_bad_fraction: Share of a pass's samples above which the epoch fails all the same, from 10 bad ones on.
+            sample_timeout_s: Seconds that one sample may take; None for no deadline. A worker process that hangs is
+                replaced, and `on_bad_sample` decides; with threads it is a `Stalled` error. With `workers=0` nobody
+                watches.
             observers: Called with each event.
         Raises:
             PlanError: If the plan is refused, or a function or the source can't be sent to a worker process.
         """
-        return Loader(self.plan(memory, workers, processes), observers)
+        policy = Policy(on_bad_sample, max_bad_fraction, sample_timeout_s)
+        # fmt: off
+        plan = make_plan(
+            self._source, self._operations, whole_batch_size=self._whole_batch_size, memory=memory, workers=workers,
+            processes=processes, policy=policy)
+        # fmt: on
+        return Loader(plan, observers)
 
     def __repr__(self) -> str:
         steps = [repr(self._source), *(told(operation) for operation in self._operations)]

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, final
 
-from fitstream.chain import Filler
-from fitstream.engine.board import Board, Chunk, Run
-from fitstream.engine.filling import fill_chunk
+from fitstream.chain import Filler, is_ctrl_c
+from fitstream.engine.board import Board, Chunk, Outcome, Run
+from fitstream.engine.filling import Progress, fill_chunk
 from fitstream.engine.ring import Slot
 from fitstream.errors import FitstreamError, SourceError
+from fitstream.policy import BadSample
 from fitstream.sources.base import Sequential
 from fitstream.spec import copied
 
@@ -47,6 +48,9 @@ class Reading:
         self._iterator: Iterator[Any] | None = None
         self._pass = self._step = self._index = 0
         self._finished = False
+        self._bad: list[BadSample] = []
+        #: What this lane is at.
+        self.progress = Progress()
 
     def work(self, slot: Slot) -> None:
         board = self._board
@@ -67,8 +71,8 @@ class Reading:
             except FitstreamError as error:
                 failure, self._finished = (slot.rows, error), True
                 run.total = number + 1
-        board.finish_part(slot, failure)
-        failure = None  # this frame is in its traceback: the cycle would keep the batch's memory
+        board.finish_part(slot, Outcome(failure, tuple(self._bad)))
+        failure, self._bad = None, []  # this frame is in its traceback: the cycle would keep the batch's memory
 
     def _start(self, pass_index: int) -> None:
         self._iterator = None
@@ -154,13 +158,14 @@ class Reading:
             if self._hands_on:
                 self._board.add_chunk(chunk)
             else:
-                failed = fill_chunk(self._board, self._filler, chunk)
-                if failed is not None:
-                    slot.rows, error = failed
+                outcome = fill_chunk(self._board, self._filler, chunk, self.progress)
+                self._bad += outcome.bad
+                if outcome.failure is not None:
+                    slot.rows, error = outcome.failure
                     try:
                         raise error
                     finally:
-                        del failed, error
+                        del outcome, error
             del given, chunk  # or they would be held while the next ones are read
         return rows, ended
 
@@ -180,9 +185,11 @@ class Reading:
         given: list[Any] = []
         try:
             if self._iterator is None:
+                self.progress.begin()
                 self._iterator = self._source.start(self._owner)
                 self._skip(self._step * self._size)
             while len(given) < want and (length is None or self._index < length):
+                self.progress.begin()
                 sample = next(self._iterator)
                 given.append(copied(sample) if self._copies else sample)
                 self._index += 1
@@ -190,8 +197,12 @@ class Reading:
             return given, True
         except FitstreamError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
             raise self._filler.chain.failure(error, self._index, "read") from error
+        finally:
+            self.progress.end()
         return given, length is not None and self._index >= length
 
     def _skip(self, count: int) -> None:
