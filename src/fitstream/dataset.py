@@ -19,7 +19,7 @@ from fitstream.loader import Loader
 from fitstream.operations import Batch, Last, Map, Operation, told
 from fitstream.plan import Plan
 from fitstream.planning import make_plan
-from fitstream.policy import OnBadSample, Policy
+from fitstream.policy import DEFAULT, OnBadSample, Policy
 from fitstream.probe import probe, recipe_of, sample_order
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
@@ -318,7 +318,13 @@ class Dataset:
 
     # Running it.
 
-    def plan(self, memory: int | str = "auto", workers: int | str = "auto", processes: int | None = None) -> Plan:
+    def plan(
+        self,
+        memory: int | str = "auto",
+        workers: int | str = "auto",
+        processes: int | None = None,
+        policy: Policy = DEFAULT,
+    ) -> Plan:
         """Work out the memory, or refuse.
 
         Reads one sample and starts nothing; safe in a notebook.
@@ -331,6 +337,7 @@ class Dataset:
             processes: Worker processes to spread the lanes over; 0 for threads of this process. None starts with
                 threads, and moves to processes if batches are measured to come faster from there and the budget has
                 room for them.
+            policy: What becomes of samples that can't be made, as `loader` says it.
         Returns:
             A plan with `projected_bytes <= budget_bytes`. `print(plan)` explains it.
         Raises:
@@ -340,7 +347,8 @@ class Dataset:
         size = self._whole_batch_size
         # fmt: off
         return make_plan(
-            self._source, self._operations, whole_batch_size=size, memory=memory, workers=workers, processes=processes)
+            self._source, self._operations, whole_batch_size=size, memory=memory, workers=workers, processes=processes,
+            policy=policy)
         # fmt: on
 
     def loader(
@@ -371,12 +379,7 @@ class Dataset:
             PlanError: If the plan is refused, or a function or the source can't be sent to a worker process.
         """
         policy = Policy(on_bad_sample, max_bad_fraction, sample_timeout_s)
-        # fmt: off
-        plan = make_plan(
-            self._source, self._operations, whole_batch_size=self._whole_batch_size, memory=memory, workers=workers,
-            processes=processes, policy=policy)
-        # fmt: on
-        return Loader(plan, observers)
+        return Loader(self.plan(memory, workers, processes, policy), observers)
 
     def __repr__(self) -> str:
         steps = [repr(self._source), *(told(operation) for operation in self._operations)]
