@@ -6,8 +6,8 @@ file names and the names of functions are left out; names of variables are kept.
 
 from __future__ import annotations
 
-import os
 import opcode
+import os
 import types
 from collections.abc import Iterator
 from typing import Any

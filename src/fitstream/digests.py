@@ -1,11 +1,11 @@
 """Digests of Python things by what they mean: equal in every process, whatever the hash seed, the address or the file.
 
-Functions count by what they compute (`codes`): bytecode, the constants and names in it, defaults, captured values, and the
-functions, classes and values that it finds as globals. Own code, that is code outside the standard library and
-installed packages, is walked through; libraries count by name. Values count by type and content, objects by class and
-attributes as pickle would store them. Sets and dicts count without their order. Arrays count by dtype, shape and content;
-above 64 MiB, or where they are mapped from a file, 64 rows stand for all; so do 1,024 members for a sequence of more
-than 4,096.
+Functions count by what they compute (`codes`): bytecode, the constants and names in it, defaults, captured values, and
+the functions, classes and values that it finds as globals. Own code, that is code outside the standard library and
+installed packages, is walked through; libraries count by name. Values count by type and content (`plain`), objects by
+class and attributes as pickle would store them. Sets and dicts count without their order. Arrays count by dtype, shape
+and content; above 64 MiB, or where they are mapped from a file, 64 rows stand for all; so do 1,024 members for a
+sequence of more than 4,096.
 
 What has no content that can be read (a lock, a connection, an open file) counts by its type alone and is remembered by
 its name in the program.
@@ -16,9 +16,6 @@ from __future__ import annotations
 import enum
 import functools
 import heapq
-import pathlib
-import random
-import re
 import sys
 import types
 from collections.abc import Iterable, Iterator
@@ -29,11 +26,11 @@ import numpy.typing as npt
 
 from fitstream.codes import is_library, read_code, stored_globals
 from fitstream.memory import is_mapped
+from fitstream.plain import IMMUTABLE, as_array, blake, immutable, named, random_state, sample_rows, simple
 
-__all__ = ["Digester", "Place", "Told", "digest", "named", "sample_rows"]
+__all__ = ["Digester", "Place", "Told"]
 
 _WHOLE_BYTES, _LARGE_BYTES = 1 << 26, 1 << 20
-_ROWS, _ROWS_BYTES = 64, 1 << 24
 _MANY_MEMBERS, _MEMBERS = 4096, 1024
 _MANY_KEYS = 20_000
 _MOST_THINGS, _DEEPEST = 100_000, 120
@@ -46,22 +43,6 @@ _NO_MEANING = {
 }  # fmt: skip
 #: Classes that would save a whole model when they are asked what they hold.
 _HEAVY = {"keras", "tensorflow"}
-_IMMUTABLE = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented))
-
-
-def _blake(*parts: bytes | memoryview) -> bytes:
-    import hashlib  # loads OpenSSL, which is slow, and only loaders need it
-
-    whole = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        whole.update(len(part).to_bytes(8, "little"))
-        whole.update(part)
-    return whole.digest()
-
-
-def digest(*parts: bytes) -> str:
-    """Ten hexadecimal digits."""
-    return _blake(*parts).hex()[:10]
 
 
 @final
@@ -83,6 +64,9 @@ class Place(NamedTuple):
         return f"{self.kind} {self.path!r}" if self.path else self.kind
 
 
+_SOMEWHERE = Place("it", "")
+
+
 @final
 class Told(NamedTuple):
     """Digests of a function or an object.
@@ -94,13 +78,6 @@ class Told(NamedTuple):
 
     code: bytes
     captured: dict[str, bytes]
-
-
-def named(thing: Any) -> str:
-    """The name of a class or function, with its module where it isn't the user's own program."""
-    module = getattr(thing, "__module__", None)
-    name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", "?")
-    return str(name) if module in (None, "builtins", "__main__") else f"{module}.{name}"
 
 
 @final
@@ -128,10 +105,10 @@ class Digester:
             inner = self.told(thing.func)
             held = {f"{i}": value for i, value in enumerate(thing.args)} | thing.keywords
             captured = {f"argument {name!r}": self.value(one, Place("argument", name)) for name, one in held.items()}
-            return Told(_blake(b"partial", inner.code), inner.captured | captured)
+            return Told(blake(b"partial", inner.code), inner.captured | captured)
         if isinstance(thing, types.MethodType):
             inner, owner = self.told(thing.__func__), self.told(thing.__self__)
-            return Told(_blake(b"method", inner.code, owner.code), owner.captured | inner.captured)
+            return Told(blake(b"method", inner.code, owner.code), owner.captured | inner.captured)
         if isinstance(thing, types.FunctionType):
             return self._function(thing)
         if isinstance(thing, types.GeneratorType):
@@ -142,22 +119,22 @@ class Digester:
         if parts is None:
             return Told(self.value(type(thing)), {"its content": self.value(thing, Place("its content", ""))})
         made, state, rest = parts
-        code = _blake(b"object", self.value(type(thing)), self.value(made))
+        code = blake(b"object", self.value(type(thing)), self.value(made))
         captured = {"its members": self.value(rest, Place("member", ""))}
         if isinstance(state, dict):
             places = [(Place("attribute", f"{name}"), value) for name, value in state.items()]
             return Told(code, captured | {str(place): self.value(value, place) for place, value in places})
         return Told(code, captured | {"its state": self.value(state, Place("its state", ""))})
 
-    def value(self, thing: Any, place: Place = Place("it", "")) -> bytes:
+    def value(self, thing: Any, place: Place = _SOMEWHERE) -> bytes:
         """The digest of a thing, 16 bytes."""
-        if type(thing) in _IMMUTABLE:
-            return _immutable(thing)
+        if type(thing) in IMMUTABLE:
+            return immutable(thing)
         key = id(thing)
         if key in self._done:
             return self._done[key][1]
         if key in self._active:
-            return _blake(b"cycle", str(self._active[key]).encode())
+            return blake(b"cycle", str(self._active[key]).encode())
         self._count += 1
         if self._count > _MOST_THINGS or len(self._active) > _DEEPEST:
             return self._unknown(thing, place, "too large")
@@ -174,17 +151,17 @@ class Digester:
         told = f"{place} (a {name}{', ' + why if why else ''})"
         if told not in self.unknown:
             self.unknown.append(told)
-        return _blake(b"unknown", name.encode())
+        return blake(b"unknown", name.encode())
 
     def _read(self, thing: Any, place: Place) -> bytes:
         if isinstance(thing, np.ndarray):
             return self._array(thing, place)
-        simple = _simple(thing)
-        if simple is not None:
-            return _blake(named(type(thing)).encode(), *simple)
-        state = _random_state(thing)
+        content = simple(thing)
+        if content is not None:
+            return blake(named(type(thing)).encode(), *content)
+        state = random_state(thing)
         if state is not None:
-            return _blake(b"random", self.value(state, place))
+            return blake(b"random", self.value(state, place))
         container = self._container(thing, place)
         if container is not None:
             return container
@@ -196,16 +173,16 @@ class Digester:
     def _container(self, thing: Any, place: Place) -> bytes | None:
         kind = type(thing)
         if kind in (tuple, list):
-            return _blake(kind.__name__.encode(), str(len(thing)).encode(), *self._members(thing, place))
+            return blake(kind.__name__.encode(), str(len(thing)).encode(), *self._members(thing, place))
         if kind in (set, frozenset):
             if len(thing) > _MANY_KEYS:
                 return self._many_keys(thing, {}, place)
-            return _blake(b"set", *sorted(self.value(member, place) for member in thing))
+            return blake(b"set", *sorted(self.value(member, place) for member in thing))
         if kind in (dict, types.MappingProxyType):
             if len(thing) > _MANY_KEYS:
                 return self._many_keys(thing, thing, place)
             items = ((self.value(key, place), self.value(value, place.member(key))) for key, value in thing.items())
-            return _blake(b"dict", *(part for item in sorted(items) for part in item))
+            return blake(b"dict", *(part for item in sorted(items) for part in item))
         return None
 
     def _members(self, thing: Any, place: Place) -> Iterator[bytes]:
@@ -220,11 +197,11 @@ class Digester:
             return self._unknown(keys, place, "too large")
         some = heapq.nsmallest(_MEMBERS, keys)
         parts = [self.value((key, values[key]) if values else key, place.member(key)) for key in some]
-        return _blake(b"many", str(len(keys)).encode(), *parts)
+        return blake(b"many", str(len(keys)).encode(), *parts)
 
     def _array(self, array: npt.NDArray[Any], place: Place) -> bytes:
         if array.dtype.hasobject:
-            return _blake(b"objects", str(array.shape).encode(), self.value(array.tolist(), place))
+            return blake(b"objects", str(array.shape).encode(), self.value(array.tolist(), place))
         known = self._large.get(id(array))
         if known is not None:
             return known[1]
@@ -233,7 +210,7 @@ class Digester:
             content = np.asarray(array)[sample_rows(len(array), array.nbytes)]
         else:
             content = np.asarray(array)
-        found = _blake(*head, np.ascontiguousarray(content).reshape(-1).view(np.uint8).data)
+        found = blake(*head, np.ascontiguousarray(content).reshape(-1).view(np.uint8).data)
         if array.nbytes > _LARGE_BYTES:
             self._large[id(array)] = array, found
         return found
@@ -243,32 +220,32 @@ class Digester:
         if isinstance(thing, (types.FunctionType, types.MethodType, functools.partial)):
             told = self.told(thing) if not isinstance(thing, types.FunctionType) else self._function(thing, place)
             held = (part for name, found in sorted(told.captured.items()) for part in (name.encode(), found))
-            return _blake(b"callable", told.code, *held)
+            return blake(b"callable", told.code, *held)
         if isinstance(thing, type):
             return self._class(thing)
         if isinstance(thing, types.ModuleType):
-            return _blake(b"module", thing.__name__.encode())
+            return blake(b"module", thing.__name__.encode())
         if isinstance(thing, (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)):
             owner = getattr(thing, "__self__", None)
             if owner is None or isinstance(owner, (types.ModuleType, type)):
-                return _blake(b"builtin", named(thing).encode())
-            return _blake(b"builtin", thing.__qualname__.encode(), self.value(owner, place))
+                return blake(b"builtin", named(thing).encode())
+            return blake(b"builtin", thing.__qualname__.encode(), self.value(owner, place))
         if isinstance(thing, np.ufunc):
-            return _blake(b"ufunc", thing.__name__.encode())
+            return blake(b"ufunc", thing.__name__.encode())
         if isinstance(thing, types.CodeType):
             return self._code(thing)[0]
         if isinstance(thing, (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)):
             return self._unknown(thing, place)
         wrapped = getattr(thing, "__wrapped__", None)
         if isinstance(thing, functools._lru_cache_wrapper) and wrapped is not None:
-            return _blake(b"cached", self.value(wrapped, place))
+            return blake(b"cached", self.value(wrapped, place))
         return None
 
     # Code.
 
     def _function(self, function: types.FunctionType, place: Place | None = None) -> Told:
         if is_library(function.__code__.co_filename) and "<locals>" not in function.__qualname__:
-            return Told(_blake(b"library", named(function).encode()), {})
+            return Told(blake(b"library", named(function).encode()), {})
         whole, used = self._code(function.__code__)
         held: dict[str, tuple[Any, Place]] = {}
         names = function.__code__.co_freevars
@@ -281,13 +258,13 @@ class Digester:
         held |= {f"default {k!r}": (one, Place("default", k)) for k, one in (function.__kwdefaults__ or {}).items()}
         parts = [whole]
         for name, value in self._globals(function, used):
-            if isinstance(value, (types.FunctionType, types.ModuleType, types.BuiltinFunctionType, type, *_IMMUTABLE)):
+            if isinstance(value, (types.FunctionType, types.ModuleType, types.BuiltinFunctionType, type, *IMMUTABLE)):
                 parts += [name.encode(), self.value(value, Place("global", name))]
             else:
                 held[f"global {name!r}"] = value, Place("global", name)
         # Further in, the way to the function tells more than its own names.
         captured = {n: self.value(v, at if place is None else place.attribute(at.path)) for n, (v, at) in held.items()}
-        return Told(_blake(*parts), captured)
+        return Told(blake(*parts), captured)
 
     def _globals(self, function: types.FunctionType, used: set[str]) -> Iterator[tuple[str, Any]]:
         there = function.__globals__
@@ -309,27 +286,27 @@ class Digester:
                 used |= more
             else:
                 parts.append(self.value(token, Place("constant", "")))
-        return _blake(b"code", *parts), used
+        return blake(b"code", *parts), used
 
     def _class(self, cls: type) -> bytes:
         file = getattr(sys.modules.get(cls.__module__), "__file__", None)
         if cls.__module__ != "__main__" and is_library(file) and "<locals>" not in cls.__qualname__:
-            return _blake(b"class", named(cls).encode())
+            return blake(b"class", named(cls).encode())
         if issubclass(cls, enum.Enum):
             members = {name: member.value for name, member in cls.__members__.items()}
-            return _blake(b"enum", cls.__qualname__.encode(), self.value(members, Place("enum", cls.__name__)))
+            return blake(b"enum", cls.__qualname__.encode(), self.value(members, Place("enum", cls.__name__)))
         parts = [self.value(base) for base in cls.__bases__]
         for name, value in sorted(vars(cls).items()):
             if name not in _NO_MEANING:
                 place = Place("class attribute", f"{cls.__name__}.{name}")
                 parts += [name.encode(), self._class_attribute(value, place)]
-        return _blake(b"class", cls.__qualname__.encode(), *parts)
+        return blake(b"class", cls.__qualname__.encode(), *parts)
 
     def _class_attribute(self, value: Any, place: Place) -> bytes:
         if isinstance(value, (staticmethod, classmethod)):
             return self.value(value.__func__, place)
         if isinstance(value, property):
-            return _blake(b"property", *(self.value(one, place) for one in (value.fget, value.fset)))
+            return blake(b"property", *(self.value(one, place) for one in (value.fget, value.fset)))
         if isinstance(value, functools.cached_property):
             return self.value(value.func, place)
         if isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType)):
@@ -339,9 +316,9 @@ class Digester:
     # Objects.
 
     def _object(self, thing: Any, place: Place) -> bytes:
-        array = _as_array(thing)
+        array = as_array(thing)
         if array is not None:
-            return _blake(named(type(thing)).encode(), self._array(array, place))
+            return blake(named(type(thing)).encode(), self._array(array, place))
         parts = self._reduced(thing)
         if parts is None:
             return self._unknown(thing, place)
@@ -352,8 +329,8 @@ class Digester:
             for name, value in items:
                 found += [name.encode(), self.value(value, place.attribute(name))]
             if items or not state:
-                return _blake(*found)
-        return _blake(*found, self.value(state, place))
+                return blake(*found)
+        return blake(*found, self.value(state, place))
 
     @staticmethod
     def _reduced(thing: Any) -> tuple[Any, Any, Any] | None:
@@ -374,69 +351,11 @@ class Digester:
         return (made, args), state or {}, (list(members or ()), dict(items or ()))
 
 
-def sample_rows(count: int, size_bytes: int) -> npt.NDArray[np.int64]:
-    """Rows that stand for all of an array: evenly spaced, 64 or what 16 MiB hold."""
-    row_bytes = max(1, size_bytes // max(1, count))
-    rows = min(count, _ROWS, max(2, _ROWS_BYTES // row_bytes))
-    return np.linspace(0, max(0, count - 1), rows).astype(np.int64)
-
-
-def _immutable(thing: Any) -> bytes:
-    if isinstance(thing, int) and not isinstance(thing, bool):
-        text = hex(thing)  # the decimal form of a long number takes long
-    elif isinstance(thing, bytes):
-        return _blake(b"bytes", thing)
-    else:
-        text = thing if isinstance(thing, str) else repr(thing)
-    return _blake(type(thing).__name__.encode(), text.encode("utf-8", "surrogatepass"))
-
-
-def _simple(thing: Any) -> tuple[bytes, ...] | None:
-    """Bytes that say all of some kinds of value, or None for other kinds."""
-    if isinstance(thing, np.generic):
-        return thing.dtype.str.encode(), thing.tobytes()
-    if isinstance(thing, np.dtype):
-        return (repr(thing.descr if thing.names else thing.str).encode(),)
-    if isinstance(thing, enum.Enum):
-        return (thing.name.encode(),)
-    if isinstance(thing, re.Pattern):
-        return repr(thing.pattern).encode(), str(thing.flags).encode()
-    if isinstance(thing, pathlib.PurePath):
-        return (str(thing).encode("utf-8", "surrogatepass"),)
-    if isinstance(thing, (bytearray, memoryview)):
-        return (bytes(thing),)
-    if isinstance(thing, (range, slice)):
-        return (repr(thing).encode(),)
-    return None
-
-
-def _random_state(thing: Any) -> Any:
-    """The state of a generator of random numbers, or None for anything else."""
-    if isinstance(thing, np.random.Generator):
-        return thing.bit_generator.state
-    if isinstance(thing, np.random.BitGenerator):
-        return thing.state
-    if isinstance(thing, np.random.RandomState):
-        return thing.get_state(legacy=False)
-    return thing.getstate() if type(thing) is random.Random else None
-
-
-def _as_array(thing: Any) -> npt.NDArray[Any] | None:
-    """A tensor of another library as an array, if that is what it is."""
-    if not (hasattr(thing, "__array__") and hasattr(thing, "dtype") and hasattr(thing, "shape")):
-        return None
-    try:
-        array = np.asarray(thing)
-    except Exception:  # noqa: BLE001  an object's own code may raise anything
-        return None
-    return None if array.dtype.hasobject else array
-
-
 def _texts(keys: Iterable[Any]) -> bool:
     return all(isinstance(key, str) for key in keys)
 
 
 def _reads_plainly(thing: Any) -> bool:
     """Whether a thing is a value rather than an object with attributes."""
-    kinds: tuple[type[Any], ...] = (np.ndarray, tuple, list, dict, set, frozenset, *_IMMUTABLE)
-    return isinstance(thing, types.GeneratorType) or type(thing) in kinds or _as_array(thing) is not None
+    kinds: tuple[type[Any], ...] = (np.ndarray, tuple, list, dict, set, frozenset, *IMMUTABLE)
+    return isinstance(thing, types.GeneratorType) or type(thing) in kinds or as_array(thing) is not None

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
-from fitstream.digests import Digester, Told, digest
+from fitstream.digests import Digester, Told
 from fitstream.operations import Decode, told
+from fitstream.plain import digest
 from fitstream.plan import Plan
 from fitstream.sampling import Shuffle
 from fitstream.sources.base import Sequential
@@ -116,15 +117,12 @@ class Identity:
         ]
         spec = f"{plan.batch_structure.names} {plan.layout.specs}"
         sample = Part(f"sample {plan.sample_spec!r}", digest(spec.encode("utf-8", "surrogatepass")))
-        if plan.whole_batches:
-            batch_size = None
-        else:
-            batch_size = plan.batch_size if order is None else order.size
+        size = plan.batch_size if order is None else order.size
         return Fingerprint(
             parts=(*source, *(Part(name, digest(name.encode())) for name in names), *stages, sample),
             unknown=(*self._varying, *self._unknown),
             seed=plan.recipe.seed,
-            batch_size=batch_size,
+            batch_size=None if plan.whole_batches else size,
             last=plan.last,
             sample_count=order.sample_count if order is not None else plan.sample_count,
         )

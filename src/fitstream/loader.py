@@ -7,33 +7,25 @@ time; a new one ends the older. An error closes the lanes before it is raised; t
 from __future__ import annotations
 
 import threading
-import warnings
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from fitstream.bookmark import Bookmark
 from fitstream.engine.board import Run
 from fitstream.engine.pipeline import Pipeline
-from fitstream.engine.replay import Replay
 from fitstream.errors import LoaderClosed, PlanError, StateError
 from fitstream.events import LanesChanged, Observer
-from fitstream.fingerprint import Identity
 from fitstream.measures import Delivered, Meter, Stats
 from fitstream.plan import Plan
-from fitstream.sampling import MAX_COUNT
 from fitstream.spec import format_bytes
-from fitstream.state import Position, read_state, write_state
 
 if TYPE_CHECKING:
     from fitstream.adapters.keras import KerasDataset
 
 __all__ = ["Loader", "Stream"]
-
-#: Positions of a generator that `state_at` knows: frameworks pull no more batches ahead.
-_KEPT_REPLAYS = 256
 
 
 @final
@@ -82,7 +74,8 @@ class Stream:
             batch = self._loader.plan.batch_structure.build(leaves)
             delivered = Delivered(batch, slot.pass_index, slot.step, slot.sample_count, slot.last_of_pass)
             self.position = (slot.pass_index + 1, 0) if slot.last_of_pass else (slot.pass_index, slot.step + 1)
-            self._loader._moved(self.position, slot.replay)
+            self._loader._next = self.position
+            self._loader._bookmark.moved(self.position, slot.replay)
             meter.got(delivered, asked)
             return delivered
 
@@ -117,13 +110,8 @@ class Loader:
         self._next = (0, 0)
         #: What `set_epoch` asked for, until a stream begins there.
         self._wish: int | None = None
-        self._identity = Identity(plan)
-        #: The position that a state said, until a batch was delivered.
-        self._resume: Position | None = None
+        self._bookmark = Bookmark(plan)
         self._live: weakref.ref[Stream] | None = None
-        #: Of a generator: what led to the last positions.
-        self._replays: dict[tuple[int, int], Replay] = {}
-        self._told_unknown = False
         self._peak_bytes = self._fallback_count = self._copy_count = 0
         self._closed = False
         processes = 0 if plan.auto_processes else plan.process_count
@@ -142,12 +130,14 @@ class Loader:
         if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
             raise PlanError(f"epoch={epoch!r} must be a number from 0 on.")
         self._next = (int(epoch), 0)
-        self._wish, self._resume = int(epoch), None
+        self._wish = int(epoch)
+        self._bookmark.loaded = None
 
     @property
     def resumed(self) -> bool:
         """Whether a loaded state begins in mid-pass, and no batch was taken since."""
-        return self._resume is not None and self._resume.step > 0
+        loaded = self._bookmark.loaded
+        return loaded is not None and loaded.step > 0
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader is, of which data: JSON data of less than 1 kB.
@@ -169,30 +159,7 @@ class Loader:
         Raises:
             PlanError: If there is no such batch.
         """
-        if not all(isinstance(one, (int, np.integer)) and 0 <= one < MAX_COUNT for one in (pass_index, step)):
-            raise PlanError(f"pass {pass_index!r} and step {step!r} must be whole numbers from 0 on.")
-        steps = self.plan.steps
-        if steps is not None and step >= steps:
-            if step > steps:
-                raise PlanError(f"step {step:,} is beyond the {steps:,} batches of a pass.")
-            pass_index, step = pass_index + 1, 0
-        position = Position(int(pass_index), int(step))
-        if step and self.plan.order is None:
-            position = replace(position, replay=self._replays.get((position.pass_index, position.step), Replay()))
-        found = self._identity.now()
-        state = write_state(found, position)
-        self._tell_unknown(found.unknown, position, state)
-        return state
-
-    def _tell_unknown(self, unknown: Sequence[str], position: Position, state: dict[str, Any]) -> None:
-        told = [f"These can't be compared when it is loaded: {'; '.join(unknown)}."] if unknown else []
-        replay = position.replay
-        if replay is not None and state["generator"]["own"] is None and (replay.own or replay.why):
-            why = replay.why or "its state_dict() leaves no room in a state"
-            told.append(f"The generator's own state is left out, and its samples will be read again: {why}.")
-        if told and not self._told_unknown:
-            self._told_unknown = True
-            warnings.warn(f"The loader's state is not complete. {' '.join(told)}", stacklevel=4)
+        return self._bookmark.state_at(self.plan.steps, pass_index, step)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a state says, with the very next batch.
@@ -214,21 +181,7 @@ class Loader:
                 "a state can't be loaded under an iterator that is still open: the batches that it gives next would be "
                 "of another place. Let it end, drop it, or make a new loader."
             )
-        position = read_state(state, self._identity.now(), self.plan.steps)
-        if position.pass_index > 0 and getattr(self.plan.source, "one_shot", False):
-            raise StateError(
-                f"{self.plan.source!r} can run only once, and in this state its only pass is over. Pass a function that "
-                "makes a new generator for each pass."
-            )
-        self._next, self._wish, self._resume = (position.pass_index, position.step), None, position
-        self._replays = {} if position.replay is None else {self._next: position.replay}
-
-    def _moved(self, position: tuple[int, int], replay: Replay | None) -> None:
-        self._next, self._resume = position, None
-        if replay is not None:
-            self._replays[position] = replay
-            if len(self._replays) > _KEPT_REPLAYS:
-                del self._replays[next(iter(self._replays))]
+        self._next, self._wish = self._bookmark.load(state, self.plan.steps), None
 
     def __len__(self) -> int:
         """Batches of an epoch.
@@ -241,7 +194,7 @@ class Loader:
         return self.plan.steps
 
     def __iter__(self) -> Iterator[Any]:
-        if self._resume is not None:
+        if self._bookmark.loaded is not None:
             return _Epoch(self, self.stream(single_pass=True))
         pass_index, step = self._next
         # A pass that was left in mid-way is over: the next epoch starts.
@@ -276,9 +229,8 @@ class Loader:
                 self._start()
             pipeline = self._pipeline
             assert pipeline is not None
-            run = Run(first_pass, first_step, steps, single_pass)
-            if self._resume is not None and (self._resume.pass_index, self._resume.step) == (first_pass, first_step):
-                run.replay = self._resume.replay
+            replay = self._bookmark.replay_at(first_pass, first_step)
+            run = Run(first_pass, first_step, steps, single_pass, replay=replay)
             self._next = (first_pass, first_step)
             self._meter.pause()
             pipeline.board.start_run(run)

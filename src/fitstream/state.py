@@ -9,8 +9,8 @@
     generator           of a generator only: {"digest": of the samples read, "own": the generator's own state}
     check               digest over all that
 
-The batch size is the global one, so that a state goes from one number of ranks to another. A captured value that changes
-while the dataset runs (a counter, a cache) has an empty digest and is named in `unknown`.
+The batch size is the global one, so that a state goes from one number of ranks to another. A captured value that
+changes while the dataset runs (a counter, a cache) has an empty digest and is named in `unknown`.
 
 A state is data: it is checked key by key, and whatever is wrong with it is a `StateError`. None of it is executed.
 Names that are too long, and parts that are too many, are collapsed by a rule that looks at names alone, so that equal
@@ -27,10 +27,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, final
 
-from fitstream.digests import digest
 from fitstream.engine.replay import Replay
 from fitstream.errors import StateError
 from fitstream.fingerprint import Fingerprint, Part
+from fitstream.plain import digest
 
 __all__ = ["MOST_BYTES", "Position", "read_state", "write_state"]
 
@@ -124,7 +124,7 @@ def _check_form(state: Any) -> None:
         _refuse(f"it is of type {type(state).__name__}, not a dict")
     if state.get("format") != _FORMAT:
         _refuse('it has no "format": "fitstream"')
-    version = state.get("version")
+    version: Any = state.get("version")
     if not _is_count(version) or version < 1:
         _refuse(f"its version is {version!r}")
     if version > _VERSION:

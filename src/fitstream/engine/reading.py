@@ -3,8 +3,8 @@
 The generator runs here and nowhere else. Where functions are mapped over its samples, chunks of raw samples go to the
 other lanes, at most one chunk a lane and one more; where not, this lane fills the rows itself.
 
-A run that begins in mid-pass reads again what comes before, and compares it with what it was (`replay`); or the generator
-goes on from a state of its own.
+A run that begins in mid-pass reads again what comes before, and compares it with what it was (`replay`); or the
+generator goes on from a state of its own.
 """
 
 from __future__ import annotations

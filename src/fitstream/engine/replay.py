@@ -1,8 +1,8 @@
 """What a generator has given in a pass, so that it can be brought to the same place again.
 
 The reading lane keeps a rolling digest of the samples that the generator gave. It goes with each batch to where it is
-delivered, and into a state. To resume, the generator is started anew and read up to there; other samples than before show
-in the digest. Of a large array some bytes stand for all: a generator that gives other numbers gives others everywhere.
+delivered, and into a state. To resume, the generator is started anew and read up to there; other samples than before
+show in the digest. Of a large array some bytes stand for all: what gives other numbers gives others everywhere.
 
 A generator with `state_dict()` and `load_state_dict(state)` of its own is asked for its state after each batch instead,
 and read on from there.
