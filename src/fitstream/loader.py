@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from fitstream.bookmark import Bookmark
 from fitstream.engine.board import Run
 from fitstream.engine.pipeline import Pipeline
 from fitstream.errors import LoaderClosed, PlanError, StateError
@@ -110,6 +109,9 @@ class Loader:
         self._next = (0, 0)
         #: What `set_epoch` asked for, until a stream begins there.
         self._wish: int | None = None
+        # Late, because only a loader needs it and all that it imports.
+        from fitstream.bookmark import Bookmark
+
         self._bookmark = Bookmark(plan)
         self._live: weakref.ref[Stream] | None = None
         self._peak_bytes = self._fallback_count = self._copy_count = 0
