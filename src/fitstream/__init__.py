@@ -16,6 +16,7 @@ from fitstream.errors import (
     SampleError,
     SourceError,
     Stalled,
+    StateError,
     WorkerDied,
 )
 from fitstream.loader import Loader
@@ -34,6 +35,7 @@ __all__ = [
     "SampleError",
     "SourceError",
     "Stalled",
+    "StateError",
     "WorkerDied",
     "evaluate",
     "fit",

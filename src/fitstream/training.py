@@ -103,9 +103,8 @@ def fit(
     epochs, initial_epoch = _whole("epochs", epochs, 1), _whole("initial_epoch", initial_epoch, 0)
     if initial_epoch > epochs:
         raise PlanError(f"initial_epoch={initial_epoch}, but epochs={epochs} is the last one. Use more epochs.")
-    validation_freq = _frequency(validation_freq)
     batches = to_batches("train", train, batch_size, shuffle_seed=seed)
-    _check_validation(validation_data, validation_split, validation_steps, validation_freq)
+    validation_freq = _check_validation(validation_data, validation_split, validation_steps, validation_freq)
     if validation_split is not None:
         batches, validation_data = split_off(batches, validation_split, seed)
     other = None if validation_data is None else to_validation(validation_data, batch_size, batches, memory)
@@ -285,12 +284,15 @@ def _whole(name: str, given: Any, least: int, otherwise: str = "") -> int:
     return int(given)
 
 
-def _check_validation(data: Any, split: float | None, steps: int | None, frequency: int | list[int]) -> None:
+def _check_validation(data: Any, split: float | None, steps: int | None, given: Any) -> int | list[int]:
+    """Refuse what can't be meant together. Returns how often to validate."""
+    frequency = _frequency(given)
     if split is not None and data is not None:
         raise PlanError("validation_split and validation_data are both given. Use one.")
     if split is None and data is None and (steps is not None or frequency != 1):
         name = "validation_freq" if steps is None else "validation_steps"
         raise PlanError(f"{name} is given, but nothing to validate with. Give validation_data or validation_split.")
+    return frequency
 
 
 def _frequency(given: Any) -> int | list[int]:

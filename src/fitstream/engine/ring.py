@@ -55,6 +55,7 @@ class Slot:
         failure: The failure in the lowest row, and that row.
         bad: Its samples that were skipped or replaced.
         lease: The handed-out root, while it lives.
+        replay: Where the source is sequential: what a pass has given up to the end of the batch (see `replay`).
     """
 
     index: int
@@ -73,6 +74,7 @@ class Slot:
     failure: tuple[int, BaseException] | None = None
     bad: list[BadSample] = field(default_factory=list)
     lease: weakref.ref[Any] | None = None
+    replay: Any = None
 
     @property
     def leased(self) -> bool:
