@@ -123,7 +123,13 @@ class _Run:
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 start_new_session=True,
-                env={**os.environ, _MARK: self._mark, "TMPDIR": str(self._temporary)},
+                # PyTorch's compiler would make its cache, which is to stay, in the temporary folder.
+                env={
+                    **os.environ,
+                    _MARK: self._mark,
+                    "TMPDIR": str(self._temporary),
+                    "TORCHINDUCTOR_CACHE_DIR": str(home / "cache"),
+                },
             )
 
     def watch(self) -> Seen:
