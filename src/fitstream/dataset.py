@@ -13,6 +13,7 @@ import numpy as np
 
 from fitstream.batching import BatchOrder
 from fitstream.chain import Chain, Filler, RowError
+from fitstream.checking import check_samples
 from fitstream.errors import PlanError
 from fitstream.events import Observer
 from fitstream.loader import Loader
@@ -317,7 +318,14 @@ class Dataset:
 
     # Running it.
 
-    def plan(self, memory: int | str = "auto", workers: int | str = "auto", processes: int | None = None) -> Plan:
+    def plan(
+        self,
+        memory: int | str = "auto",
+        workers: int | str = "auto",
+        processes: int | None = None,
+        *,
+        check: bool = False,
+    ) -> Plan:
         """Work out the memory, or refuse.
 
         Reads one sample and starts nothing; safe in a notebook.
@@ -330,12 +338,16 @@ class Dataset:
             processes: Worker processes to spread the lanes over; 0 for threads of this process. None starts with
                 threads, and moves to processes if batches are measured to come faster from there and the budget has
                 room for them.
+            check: Look for all files first, without reading them. Samples that are no files can't be looked for.
         Returns:
             A plan with `projected_bytes <= budget_bytes`. `print(plan)` explains it.
         Raises:
             PlanError: If two slots and one lane cannot fit.
             SampleError: If the first sample can't be made.
+            SourceError: If `check` finds files that are missing, empty, closed to us, or no files; names the first ten.
         """
+        if check and isinstance(self._source, Source):
+            check_samples(self._source, self._operations)
         size = self._whole_batch_size
         # fmt: off
         return make_plan(
