@@ -23,8 +23,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     "errors", "spec", "machine", "memory", "packing", "scratch", "events", "sampling", "sources", "transforms",
     "operations", "batching", "chain", "budget", "probe", "checking", "plan", "planning", "engine", "measures",
-    "loader", "dataset", "constructors", "adapters", "reporting", "training", "__init__", "backend", "models", "runs", "demo",
-    "interrupts", "cli_options", "cli", "__main__",
+    "loader", "dataset", "constructors", "adapters", "reporting", "training", "__init__", "backend", "models", "runs",
+    "demo", "interrupts", "cli_options", "cli", "__main__",
 ]
 # fmt: on
 

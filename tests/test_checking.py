@@ -28,7 +28,7 @@ def faults_of(folder: Path, *names: str, **options: bytes) -> dict[str, str]:
 
 def test_a_whole_dataset_is_planned_as_without_the_check(tmp_path: Path, make_pictures: MakePictures) -> None:
     ds = fs.from_folder(make_pictures(tmp_path / "photos"), 16).shuffle(0).batch(4)
-    assert ds.plan("8 MB", 1, check=True) == ds.plan("8 MB", 1)
+    assert str(ds.plan("8 MB", 1, check=True)) == str(ds.plan("8 MB", 1))
 
 
 def test_missing_files_are_listed_together_the_first_ten_and_the_count(
@@ -74,16 +74,7 @@ def test_each_fault_has_its_own_reason(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "circle.jpg").symlink_to("circle.jpg")
     (tmp_path / "dangling.jpg").symlink_to("nowhere")
-    names = [
-        "whole.jpg",
-        "empty.jpg",
-        "folder.jpg",
-        "pipe.jpg",
-        "circle.jpg",
-        "dangling.jpg",
-        "gone.jpg",
-        "whole.jpg/a",
-    ]
+    names = [*(path.name for path in tmp_path.iterdir()), "gone.jpg", "whole.jpg/a"]
     assert faults_of(tmp_path, *names) == {
         "empty.jpg": "the file is empty (0 bytes). Restore it, or leave it out.",
         "folder.jpg": "it is a folder, not a file.",
