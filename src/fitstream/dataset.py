@@ -13,6 +13,7 @@ import numpy as np
 
 from fitstream.batching import BatchOrder
 from fitstream.chain import Chain, Filler, RowError
+from fitstream.checking import check_samples
 from fitstream.errors import PlanError
 from fitstream.events import Observer
 from fitstream.loader import Loader
@@ -324,6 +325,8 @@ class Dataset:
         workers: int | str = "auto",
         processes: int | None = None,
         policy: Policy = DEFAULT,
+        *,
+        check: bool = False,
     ) -> Plan:
         """Work out the memory, or refuse.
 
@@ -338,12 +341,16 @@ class Dataset:
                 threads, and moves to processes if batches are measured to come faster from there and the budget has
                 room for them.
             policy: What becomes of samples that can't be made, as `loader` says it.
+            check: Look for all files first, without reading them. Samples that are no files can't be looked for.
         Returns:
             A plan with `projected_bytes <= budget_bytes`. `print(plan)` explains it.
         Raises:
             PlanError: If two slots and one lane cannot fit.
             SampleError: If the first sample can't be made.
+            SourceError: If `check` finds files that are missing, empty, closed to us, or no files; names the first ten.
         """
+        if check and isinstance(self._source, Source):
+            check_samples(self._source, self._operations)
         size = self._whole_batch_size
         # fmt: off
         return make_plan(
