@@ -18,9 +18,9 @@ from fitstream.packing import TooBig, Unpackable, pack_samples
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
 from fitstream.sources.base import Sequential, Source
-from fitstream.spec import ArraySpec, Structure, array_spec, copied
+from fitstream.spec import ArraySpec, Structure, array_spec, copied, format_bytes
 
-__all__ = ["Probe", "probe", "recipe_of", "sample_order"]
+__all__ = ["Probe", "check_least", "probe", "recipe_of", "sample_order"]
 
 
 def recipe_of(source: Source | Sequential, operations: Sequence[Operation]) -> Recipe:
@@ -72,8 +72,9 @@ def probe(source: Source | Sequential, operations: Sequence[Operation], *, whole
 
     Raises:
         SampleError: If it can't be made.
-        PlanError: If it isn't made of numbers, or there is none.
+        PlanError: If it isn't made of numbers, or there is none, or it needs more than `limit_bytes`.
     """
+    check_least(source, limit_bytes)
     recipe = recipe_of(source, operations)
     allowance = Allowance(0, limit_bytes, limit_bytes)
     handed: list[int] = []
@@ -119,6 +120,22 @@ def probe(source: Source | Sequential, operations: Sequence[Operation], *, whole
     return Probe(
         structure, specs, allowance.large_peak_bytes, hand_bytes, raw_bytes, result_bytes, _unsendable(raw), rows
     )
+
+
+def check_least(source: Source | Sequential, limit_bytes: int) -> None:
+    """Refuse to read samples that are known to need more than they may.
+
+    Raises:
+        PlanError: Says how much.
+    """
+    if isinstance(source, Source) and source.least_bytes > limit_bytes:
+        blocks = f" ({format_bytes(source.block_bytes)} to unpack what it is stored in)" if source.block_bytes else ""
+        raise PlanError(
+            f"one sample of {source!r} takes {format_bytes(source.least_bytes)}{blocks}, and "
+            f"{format_bytes(limit_bytes)} are allowed for it. Cut the samples, or store them in smaller blocks; or use "
+            f'memory >= "{-(-4 * source.least_bytes // 10**6)} MB" if you trust the file.',
+            needed_bytes=4 * source.least_bytes,
+        )
 
 
 def _unsendable(raw: Any) -> str | None:

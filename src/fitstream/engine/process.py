@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, final
 
+from fitstream.engine.ceiling import room_bytes
 from fitstream.engine.messages import ATTACH, HELLO, MOST_BYTES, STOP, write_note
 
 __all__ = ["Process", "told_exit"]
@@ -103,7 +104,7 @@ class Process:
 
     def greet(self, fds: Sequence[int]) -> None:
         """Send what it is to open."""
-        self.send(write_note(HELLO, lanes=self.lane_count), fds)
+        self.send(write_note(HELLO, lanes=self.lane_count, room_bytes=room_bytes()), fds)
 
     def attach(self, slots: Sequence[int], fds: Sequence[int], **limits: int) -> None:
         """Send slots to map, if the socket isn't full."""

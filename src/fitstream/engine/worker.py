@@ -25,6 +25,7 @@ import numpy as np
 
 from fitstream.chain import Chain, Filler, RowError
 from fitstream.engine.areas import BESIDE, NOWHERE
+from fitstream.engine.ceiling import limit_memory, tell_limit
 from fitstream.engine.filling import fill_rows
 from fitstream.engine.job import Job
 from fitstream.engine.messages import (
@@ -90,6 +91,7 @@ class _Worker:
         told = read_note(message)
         self.lane_count: int = told["lanes"]
         control, *parcel = fds
+        limit_memory(told["room_bytes"], parcel)
         self._block = Block(control)
         self._run = self._block.bytes[:8].view(np.int64)
         self._job: Job = Job.joined(unpack(parcel))
@@ -161,7 +163,7 @@ class _Worker:
         except RowError as failed:
             failed_row = failed.row
             told = "".join(traceback.format_exception(failed.error.__cause__ or failed.error))
-            text = failure_text(failed.error, told)
+            text = failure_text(tell_limit(failed.error), told)
         return Done(
             token=fill.token,
             lane=lane,

@@ -10,7 +10,8 @@ fills it has grown since `fstat`, and one that leaves more has shrunk; both are 
 Files are opened without blocking, so that a named pipe is refused instead of waited for.
 
 Where a root was given for protection, the table's folders were checked when it was read; here a file that is itself a
-symbolic link is resolved, and refused if it leads outside.
+symbolic link is resolved, and refused if it leads outside. Then the system is asked where the file that was opened
+lies, so that a folder which became a link since the table was read leads nowhere either.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy.typing as npt
 
 from fitstream.errors import SourceError
 from fitstream.memory import shared_copy
+from fitstream.redaction import redacted
 from fitstream.scratch import Arena
 from fitstream.sources.base import Reader, Source
 from fitstream.sources.labels import LabelMode
@@ -203,7 +205,7 @@ class FileSource(Source):
 
     def __repr__(self) -> str:
         classes = "" if self.class_names is None else f", {len(self.class_names):,} classes"
-        return f"{self._origin}: {len(self):,} files{classes}"
+        return redacted(f"{self._origin}: {len(self):,} files{classes}")
 
 
 @final
@@ -240,25 +242,33 @@ class FileReader(Reader):
             finally:
                 os.close(descriptor)
         except OSError as error:
-            reason = _REASONS.get(error.errno or 0, f"the file cannot be read: {error.strerror}")
-            raise SourceError(f"{reason}.") from error
+            # Not its cause: a system's error shows the path as it is, which may be a URL with a password.
+            raise SourceError(f"{_reason(error, self._paths.encoded(index))}.") from None
         return data if self._labels is None else (data, self._label(self._labels[index], arena))
 
     def _open(self, path: bytes) -> int:
         if self._inside is None:
             return os.open(path, _OPEN)
         try:
-            return os.open(path, _OPEN | _NO_FOLLOW)
+            descriptor = os.open(path, _OPEN | _NO_FOLLOW)
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-        target = os.path.realpath(path)
-        if not is_inside(target, self._inside):
-            raise SourceError(
-                f"it is a symbolic link to {os.fsdecode(target)!r}, outside root {os.fsdecode(self._inside)!r}. "
-                f"Pass allow_outside=True if the table and the folder are trusted."
-            )
-        return os.open(target, _OPEN | _NO_FOLLOW)
+            target = os.path.realpath(path)
+            if not is_inside(target, self._inside):
+                raise self._outside("it is a symbolic link", target) from None
+            descriptor = os.open(target, _OPEN | _NO_FOLLOW)
+        opened = _opened_path(descriptor, path)
+        if not is_inside(opened, self._inside):
+            os.close(descriptor)
+            raise self._outside("a folder above it became a symbolic link, and it leads", opened)
+        return descriptor
+
+    def _outside(self, how: str, target: bytes) -> SourceError:
+        return SourceError(
+            f"{how} to {os.fsdecode(target)!r}, outside root {os.fsdecode(self._inside or b'')!r}. "
+            f"Pass allow_outside=True if the table and the folder are trusted."
+        )
 
     def _label(self, label: Any, arena: Arena) -> Any:
         if self._label_kind == "categorical":
@@ -271,6 +281,20 @@ class FileReader(Reader):
             row[0] = label
             return row
         return label
+
+
+def _reason(error: OSError, path: bytes) -> str:
+    if error.errno == errno.ENOENT and b"://" in path:
+        return "it is a URL, and only files are read; download it, and put the file's path in its place"
+    return _REASONS.get(error.errno or 0, f"the file cannot be read: {error.strerror}")
+
+
+def _opened_path(descriptor: int, path: bytes) -> bytes:
+    """Where the file that was opened lies; where the system doesn't tell, where its path leads now."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}".encode())
+    except OSError:
+        return os.path.realpath(path)
 
 
 def _contents(descriptor: int, arena: Arena) -> memoryview:
