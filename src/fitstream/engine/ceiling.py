@@ -53,7 +53,7 @@ def tell_limit(error: SampleError) -> SampleError:
 
     limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
     told = SampleError(
-        f"{error.reason}. A worker process may take {format_bytes(limit)}, which is what was free when it started. Make "
+        f"{error.reason}. A worker process may take {format_bytes(limit)}, which was free when it started. Make "
         "less at once in the function, or use fewer workers if they need so much together.",
         index=error.index,
         path=error.path,

@@ -261,7 +261,7 @@ class FileReader(Reader):
         opened = _opened_path(descriptor, path)
         if not is_inside(opened, self._inside):
             os.close(descriptor)
-            raise self._outside("a folder above it became a symbolic link, and it leads", opened)
+            raise self._outside("it leads", opened)
         return descriptor
 
     def _outside(self, how: str, target: bytes) -> SourceError:
