@@ -21,7 +21,7 @@ from fitstream.operations import Batch, Last, Map, Operation, told
 from fitstream.plan import Plan
 from fitstream.planning import make_plan
 from fitstream.policy import DEFAULT, OnBadSample, Policy
-from fitstream.probe import probe, recipe_of, sample_order
+from fitstream.probe import check_least, probe, recipe_of, sample_order
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
 from fitstream.sources.base import Sequential, Source
@@ -265,6 +265,7 @@ class Dataset:
         place = int(index) + count if index < 0 else int(index)
         if not 0 <= place < count:
             raise IndexError(f"index {index} is out of range: there are {count}.")
+        check_least(self._source, _SAMPLE_LIMIT_BYTES)
         arena = Arena(Allowance(0, _SAMPLE_LIMIT_BYTES, _SAMPLE_LIMIT_BYTES))
         chain = Chain(recipe_of(self._source, self._operations), arena)
         try:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, final
 
 from fitstream.errors import SampleError
 from fitstream.policy import BadSample
+from fitstream.redaction import redacted
 
 __all__ = [
     "ASK_STACKS",
@@ -152,8 +153,8 @@ class WorkerTraceback(Exception):
     """The error in the worker process as text; the cause of the error that is raised here."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
+        self.text = redacted(text)
+        super().__init__(self.text)
 
     def __str__(self) -> str:
         return f"\n{self.text.rstrip()}"

@@ -185,6 +185,7 @@ class Pool:
         """Let go of everything in a forked child, which must not disturb the workers of its parent."""
         for process in self._processes:
             process.drop()
+        self._parcel.close()
         if self._dispatcher is not None:
             self._dispatcher.board.mark = np.zeros(1, np.int64)
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
+from fitstream.engine.ceiling import room_bytes
 from fitstream.engine.messages import ASK_STACKS, ATTACH, HELLO, MOST_BYTES, STOP, write_note
 from fitstream.policy import BadSample
 
@@ -135,7 +136,8 @@ class Process:
 
     def greet(self, marks_fd: int, fds: Sequence[int]) -> None:
         """Send what it is to open."""
-        self.send(write_note(HELLO, lanes=self.lane_count, first_lane=self.first_lane), [marks_fd, self._stacks, *fds])
+        note = write_note(HELLO, lanes=self.lane_count, first_lane=self.first_lane, room_bytes=room_bytes())
+        self.send(note, [marks_fd, self._stacks, *fds])
 
     def attach(self, slots: Sequence[int], fds: Sequence[int], **limits: int) -> None:
         """Send slots to map, if the socket isn't full."""

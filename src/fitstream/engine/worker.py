@@ -24,6 +24,7 @@ from typing import Any, final
 
 from fitstream.chain import Chain, Filler, RowError
 from fitstream.engine.areas import BESIDE, NOWHERE
+from fitstream.engine.ceiling import limit_memory, tell_limit
 from fitstream.engine.filling import fill_rows
 from fitstream.engine.job import Job
 from fitstream.engine.marks import Marks
@@ -92,6 +93,7 @@ class _Worker:
         told = read_note(message)
         self.lane_count: int = told["lanes"]
         marks, stacks, *parcel = fds
+        limit_memory(told["room_bytes"], parcel)
         self._marks = Marks(Block(marks))
         self._first_lane: int = told["first_lane"]
         # A lane that hangs is asked where by a signal, which is heard even inside code that holds the interpreter lock.
@@ -173,7 +175,7 @@ class _Worker:
         except RowError as failed:
             failed_row = failed.row
             told = "".join(traceback.format_exception(failed.error.__cause__ or failed.error))
-            text = failure_text(failed.error, told)
+            text = failure_text(tell_limit(failed.error), told)
         finally:
             marks.end(place)
         return Done(

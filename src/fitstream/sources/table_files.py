@@ -42,6 +42,8 @@ def open_table_file(path: str) -> Table:
         )
     if not os.path.exists(path):
         raise SourceError(f"the table does not exist. Relative paths start at {os.getcwd()!r}.", file=path)
+    if not os.path.isfile(path):
+        raise SourceError("it is a device or pipe, whose end may never come. Save it as a file.", file=path)
     return _KINDS[suffix](path)
 
 
@@ -246,6 +248,8 @@ def _parse(parse: Callable[[Any], Any], source: Any, path: str, line: int | None
         ) from None
     except RecursionError:
         raise SourceError("the JSON is nested too deeply.", file=path, line=line) from None
+    except ValueError as error:  # a number with more digits than Python reads
+        raise SourceError(f"not readable as JSON: {error}.", file=path, line=line) from None
 
 
 def _names_of(record: Any, path: str, line: int | None = None) -> list[str]:
