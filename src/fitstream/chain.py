@@ -11,9 +11,9 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from fitstream.sources.base import Source
 from fitstream.spec import ArraySpec, Structure, array_spec, copied
 from fitstream.transforms.images import ImageOptions
 
-__all__ = ["Chain", "Filler", "Recipe", "RowError", "is_ctrl_c", "whole_rows"]
+__all__ = ["Chain", "Filler", "Recipe", "RowError", "Tally", "is_ctrl_c", "whole_rows"]
 
 
 @final
@@ -58,6 +58,27 @@ class Recipe:
     def maps(self) -> bool:
         """Whether functions of the user's are called."""
         return any(isinstance(stage, Map) for _, stage in self.stages)
+
+
+class Tally(NamedTuple):
+    """What lanes count beside their work.
+
+    Attributes:
+        fallback_count: JPEG files that the fast decoder refused and Pillow read.
+        changed_count: Reads of files that were changed after the source was listed.
+        changed_index: One of these samples, or -1.
+    """
+
+    fallback_count: int = 0
+    changed_count: int = 0
+    changed_index: int = -1
+
+    @staticmethod
+    def sum(tallies: Iterable[Tally]) -> Tally:
+        """All together."""
+        each = list(tallies)
+        index = next((one.changed_index for one in each if one.changed_index >= 0), -1)
+        return Tally(sum(one.fallback_count for one in each), sum(one.changed_count for one in each), index)
 
 
 @final
@@ -94,9 +115,12 @@ class Chain:
         ]
 
     @property
-    def fallback_count(self) -> int:
-        """JPEG files that the fast decoder refused and Pillow read."""
-        return sum(decoder.fallback_count for _, _, decoder in self._stages if decoder is not None)
+    def tally(self) -> Tally:
+        """What was counted so far."""
+        fallbacks = sum(decoder.fallback_count for _, _, decoder in self._stages if decoder is not None)
+        if self.reader is None:
+            return Tally(fallbacks)
+        return Tally(fallbacks, self.reader.changed_count, self.reader.changed_index)
 
     def close(self) -> None:
         if self.reader is not None:

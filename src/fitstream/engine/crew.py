@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import final
 
-from fitstream.chain import Chain
+from fitstream.chain import Chain, Tally
 from fitstream.engine.board import Board, TokenQueue
 from fitstream.engine.filling import Filling, Progress
 from fitstream.engine.lane import ThreadLane, TokenWork
@@ -54,7 +54,8 @@ class Crew:
         self._lanes: list[ThreadLane] = []
         self._ended: list[ThreadLane] = []
         self._lock = threading.Lock()
-        self._past_fallbacks = self._scratch_bytes = self._pool_bytes = 0
+        self._past_tally = Tally()
+        self._scratch_bytes = self._pool_bytes = 0
         self._past_use = (0, 0, 0)
         self._retired: list[Pool] = []
         self._read_chain: Chain | None = None
@@ -134,7 +135,7 @@ class Crew:
             self._past_use = (
                 wall_ns + filling.wall_ns, cpu_ns + filling.cpu_ns, fault_count + filling.fault_count)
             # fmt: on
-            self._past_fallbacks += filling.filler.chain.fallback_count
+            self._past_tally = Tally.sum((self._past_tally, filling.filler.chain.tally))
 
     def _note(self) -> None:
         chains = [one.filler.chain for one in list(self._fillings)]
@@ -168,11 +169,12 @@ class Crew:
         return wall_ns, cpu_ns, fault_count
 
     @property
-    def fallback_count(self) -> int:
-        """JPEG files that the fast decoder refused and Pillow read."""
-        mine = self._past_fallbacks + sum(one.filler.chain.fallback_count for one in list(self._fillings))
-        read = self._read_chain.fallback_count if self._read_chain is not None else 0
-        return mine + read + sum(pool.fallback_count for pool in self._pools)
+    def tally(self) -> Tally:
+        """What lanes counted, wherever they are or were."""
+        now = [one.filler.chain.tally for one in list(self._fillings)]
+        if self._read_chain is not None:
+            now.append(self._read_chain.tally)
+        return Tally.sum((self._past_tally, *now, *(pool.tally for pool in self._pools)))
 
     @property
     def peak_bytes(self) -> int:

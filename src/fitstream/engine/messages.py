@@ -12,6 +12,7 @@ import struct
 from dataclasses import asdict
 from typing import Any, NamedTuple, final
 
+from fitstream.chain import Tally
 from fitstream.errors import SampleError
 from fitstream.policy import BadSample
 from fitstream.redaction import redacted
@@ -95,7 +96,7 @@ class Done(NamedTuple):
         abandoned: Whether the run had been abandoned when the work ended, so that rows may be missing.
         failed_row: The row that failed, or -1; then text follows.
         wall_ns: Time that the work took.
-        fallback_count: Files so far that the fast decoder refused, of this lane.
+        fallback_count: This and the next two are the lane's `Tally`.
     """
 
     token: int
@@ -105,6 +106,13 @@ class Done(NamedTuple):
     failed_row: int
     wall_ns: int
     fallback_count: int
+    changed_count: int
+    changed_index: int
+
+    @property
+    def tally(self) -> Tally:
+        """What the lane counted so far."""
+        return Tally(self.fallback_count, self.changed_count, self.changed_index)
 
     def write(self, text: bytes = b"") -> bytes:
         return DONE + _DONE.pack(*self) + text
@@ -115,7 +123,7 @@ class Done(NamedTuple):
 
 
 _FILL = struct.Struct("<10q")
-_DONE = struct.Struct("<7q")
+_DONE = struct.Struct("<9q")
 
 
 def write_note(kind: bytes, **values: Any) -> bytes:

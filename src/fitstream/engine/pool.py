@@ -20,6 +20,7 @@ from typing import final
 
 import numpy as np
 
+from fitstream.chain import Tally
 from fitstream.engine.bell import Bell
 from fitstream.engine.board import Board, Chunk
 from fitstream.engine.dispatch import Dispatcher, Recalled
@@ -97,7 +98,7 @@ class Pool:
         self._ready = threading.Event()
         self._measured_s = 0.0
         self._told_memory = False
-        self._fallback_count = 0
+        self._past_tally = Tally()
         self.peak_bytes = self.wall_ns = self.reserved_bytes = 0
         try:
             self._parcel = pack(Job.of(plan).parts(), _most_bytes(plan))
@@ -190,9 +191,10 @@ class Pool:
             self._dispatcher.board.mark = np.zeros(1, np.int64)
 
     @property
-    def fallback_count(self) -> int:
-        """JPEG files that the fast decoder refused and Pillow read."""
-        return self._fallback_count + sum(sum(one.fallback_counts.values()) for one in list(self._processes))
+    def tally(self) -> Tally:
+        """What its lanes counted."""
+        now = [tally for one in list(self._processes) for tally in list(one.tallies.values())]
+        return Tally.sum((self._past_tally, *now))
 
     # What follows runs in the pool's thread.
 
@@ -286,7 +288,7 @@ class Pool:
         assert self._dispatcher is not None
         self._deaths = 0
         self.wall_ns += done.wall_ns
-        process.fallback_counts[done.lane] = done.fallback_count
+        process.tallies[done.lane] = done.tally
         self._dispatcher.done(process, done, text)
 
     def _bury(self, process: Process) -> None:
@@ -294,7 +296,7 @@ class Pool:
         self._poll.unregister(process.pidfd)
         with contextlib.suppress(KeyError, ValueError):
             self._poll.unregister(process.socket)
-        self._fallback_count += sum(process.fallback_counts.values())
+        self._past_tally = Tally.sum((self._past_tally, *process.tallies.values()))
         how = self._watch.how_it_ended(process)
         place = self._processes.index(process)
         broken = process.broken

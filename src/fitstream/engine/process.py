@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
+from fitstream.chain import Tally
 from fitstream.engine.ceiling import room_bytes
 from fitstream.engine.messages import ASK_STACKS, ATTACH, HELLO, MOST_BYTES, STOP, write_note
 from fitstream.policy import BadSample
@@ -76,7 +77,7 @@ class Process:
         bad: Samples that it skipped or replaced in chunks that aren't finished, by token.
         overdue: What it hung at, once it was ended for that.
         slots: Those that it has mapped.
-        fallback_counts: Files that each lane's fast decoder refused.
+        tallies: What each lane counted.
         broken: What it told when it could not go on.
         exit_code: After `reap`.
     """
@@ -92,7 +93,7 @@ class Process:
         self.slots: set[int] = set()
         self._attaching: list[int] = []
         self.exit_code: int | None = None
-        self.fallback_counts: dict[int, int] = {}
+        self.tallies: dict[int, Tally] = {}
         self.broken: dict[str, Any] | None = None
         self._stacks = os.memfd_create("fitstream-stacks", os.MFD_CLOEXEC)
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -185,5 +185,5 @@ class _Worker:
             abandoned=int(not marks.is_run(fill.run)),
             failed_row=failed_row,
             wall_ns=time.perf_counter_ns() - started_ns,
-            fallback_count=filler.chain.fallback_count,
+            **filler.chain.tally._asdict(),
         ).write(text)
