@@ -72,6 +72,7 @@ class Pool:
         shared_bytes: What all share: functions, and arrays in memory.
         peak_bytes: The most memory that was measured, of all.
         wall_ns: Time that lanes spent on chunks.
+        lost_count: Workers that ended by themselves.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Pool:
         self._measured_s = 0.0
         self._told_memory = False
         self._past_tally = Tally()
-        self.peak_bytes = self.wall_ns = self.reserved_bytes = 0
+        self.peak_bytes = self.wall_ns = self.reserved_bytes = self.lost_count = 0
         try:
             self._parcel = pack(Job.of(plan).parts(), _most_bytes(plan))
         except Unsendable as error:
@@ -298,6 +299,7 @@ class Pool:
             self._poll.unregister(process.socket)
         self._past_tally = Tally.sum((self._past_tally, *process.tallies.values()))
         how = self._watch.how_it_ended(process)
+        self.lost_count += 1
         place = self._processes.index(process)
         broken = process.broken
         if process.state == "starting" and (broken is not None or not self._ready.is_set()):
