@@ -83,8 +83,7 @@ def run(cell: dict[str, Any]) -> None:
                 sample_timeout_s=cell.get("sample_timeout_s", 1.0),
             )
             with loader:
-                for batch in loader:
-                    seen.append(np.asarray(batch).tolist())
+                seen.extend(np.asarray(batch).tolist() for batch in loader)
                 told = {"error": None}
             told["bad"] = [(bad.index, bad.path, bad.donor_index, bad.reason) for bad in loader.stats().bad_samples]
     except BaseException as error:

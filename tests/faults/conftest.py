@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 
-from herding import Herd  # noqa: E402
+from herding import Herd
 
 
 @pytest.fixture(scope="session")

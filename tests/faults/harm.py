@@ -44,7 +44,8 @@ def commit(fault: str) -> None:
         # A parser that calls itself for each bracket: Python's own limit on recursion doesn't see that.
         ctypes.CDLL(None).regcomp(ctypes.create_string_buffer(1 << 12), b"(" * 1_000_000, 1)
     if fault == "SIGSTOP":
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this thread, which doesn't go on then: what is sent to the process may reach another thread first.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     if fault == "hang":
         threading.Event().wait(3600)
 

@@ -16,7 +16,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 _MARK = "FITSTREAM_TEST_CELL"
 
@@ -53,7 +53,7 @@ class Herd:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )  # fmt: skip
 
-    def __enter__(self) -> Herd:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -91,7 +91,7 @@ class Herd:
 
 
 def processes_of(name: str) -> list[int]:
-    """Processes that were started by a cell, also if it is gone. Those that ended and wait to be fetched don't count."""
+    """Processes that were started by a cell, also if it is gone. Those that ended don't count."""
     wanted, found = f"{_MARK}={name}".encode(), []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

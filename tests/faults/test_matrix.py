@@ -44,10 +44,10 @@ EXPECTED: dict[str, dict[str, dict[str, str]]] = {
     "source, many at a time": _SAMPLE,
     "decode": _SAMPLE,
     # A generator runs in the main process, wherever lanes are.
-    "generator": dict.fromkeys(("threads", "processes"), _SAMPLE["threads"]),
+    "generator": {"threads": _SAMPLE["threads"], "processes": _SAMPLE["threads"]},
     "lane loop": {"threads": {**_CRASHES, **_IN_MAIN}, "processes": {**_CRASHES, **_IN_WORKERS}},
     # Observers are told of batches in the training loop's thread, of workers in the thread that serves them.
-    "callback": dict.fromkeys(("threads", "processes"), {**_IN_MAIN, **_OWN}),
+    "callback": {"threads": {**_IN_MAIN, **_OWN}, "processes": {**_IN_MAIN, **_OWN}},
     "callback of workers": {"processes": {**_CRASHES, **_IN_MAIN}},
 }
 
@@ -121,7 +121,7 @@ def run(herd: Herd, cell: Cell) -> Ended:
     return herd.run(limit_s, **cell._asdict(), sample_timeout_s=TIMEOUT_S)
 
 
-@pytest.mark.parametrize("cell", [cell for cell in ALL if _is_quick(cell)], ids=lambda cell: "-".join(cell))
+@pytest.mark.parametrize("cell", [cell for cell in ALL if _is_quick(cell)], ids="-".join)
 def test_a_fault_ends_as_the_table_says_and_leaves_nothing(cell: Cell, herd: Herd) -> None:
     check(cell, run(herd, cell))
 
@@ -139,7 +139,7 @@ def test_a_fault_ends_as_the_table_says_and_leaves_nothing(cell: Cell, herd: Her
 def test_a_worker_that_dies_once_costs_nothing(place: str, split: str, fault: str, herd: Herd) -> None:
     ended = herd.run(LIMIT_S, place=place, split=split, fault=fault, once=True)
     assert (ended.code, ended.left, ended.told["error"]) == (0, [], None)
-    assert sum(ended.told["seen"], []) == [2 * i for i in range(COUNT)]
+    assert [sample for batch in ended.told["seen"] for sample in batch] == [2 * i for i in range(COUNT)]
 
 
 # The policies, for what no error of Python's tells.

@@ -39,8 +39,7 @@ def outcome(dataset: fs.Dataset, split: tuple[int, int], passes: int = 1, **opti
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*on_bad_sample", RuntimeWarning)
         with dataset.loader(ROOM, workers=split[0], processes=split[1], **options) as loader:
-            for _ in range(passes):
-                seen.append([rows_of(batch) for batch in loader])
+            seen.extend([rows_of(batch) for batch in loader] for _ in range(passes))
             stats = loader.stats()
     return seen[0] if passes == 1 else seen, stats
 
@@ -279,9 +278,11 @@ def test_the_limit_counts_each_pass_by_itself() -> None:
 
 def test_bad_samples_are_told_by_events_before_their_batch_and_once_by_a_warning() -> None:
     recorder = Recorder()
-    with arrays((5, 6, 13)).batch(SIZE).loader(
-        ROOM, workers=2, processes=0, on_bad_sample="skip", observers=[recorder]
-    ) as loader:
+    with (
+        arrays((5, 6, 13))
+        .batch(SIZE)
+        .loader(ROOM, workers=2, processes=0, on_bad_sample="skip", observers=[recorder]) as loader
+    ):
         with pytest.warns(RuntimeWarning, match="Sample 5 failed in map") as warned:
             list(loader)
         list(loader)
