@@ -89,12 +89,10 @@ def _stored(code: types.CodeType) -> set[str]:
     return names.union(*(_stored(one) for one in code.co_consts if isinstance(one, types.CodeType)))
 
 
-def is_library(file: str | None) -> bool:
+def is_library(file: str) -> bool:
     """Whether code of this file is of the standard library, an installed package or fitstream, not the user's own."""
-    if file is None or file.startswith("<frozen"):
-        return True
     if file.startswith("<"):
-        return False
+        return file.startswith("<frozen")
     path = os.path.abspath(file)
     parts = path.split(os.sep)
     return path.startswith((_STANDARD, _OURS)) or "site-packages" in parts or "dist-packages" in parts

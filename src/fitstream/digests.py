@@ -289,8 +289,7 @@ class Digester:
         return blake(b"code", *parts), used
 
     def _class(self, cls: type) -> bytes:
-        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-        if cls.__module__ != "__main__" and is_library(file) and "<locals>" not in cls.__qualname__:
+        if _is_of_library(cls) and "<locals>" not in cls.__qualname__:
             return blake(b"class", named(cls).encode())
         if issubclass(cls, enum.Enum):
             members = {name: member.value for name, member in cls.__members__.items()}
@@ -353,6 +352,14 @@ class Digester:
 
 def _texts(keys: Iterable[Any]) -> bool:
     return all(isinstance(key, str) for key in keys)
+
+
+def _is_of_library(cls: type) -> bool:
+    if cls.__module__.partition(".")[0] in sys.stdlib_module_names and cls.__module__ != "__main__":
+        return True
+    # The class of a notebook or of `exec` has no file, and is the user's own.
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return cls.__module__ == "builtins" or (file is not None and is_library(file))
 
 
 def _reads_plainly(thing: Any) -> bool:
