@@ -23,8 +23,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     "errors", "spec", "machine", "memory", "packing", "scratch", "events", "sampling", "sources", "transforms",
     "operations", "batching", "chain", "budget", "probe", "plan", "planning", "codes", "plain", "digests",
-    "fingerprint", "engine", "measures", "state", "bookmark", "loader", "dataset", "constructors", "adapters",
-    "reporting", "training", "__init__", "backend", "models", "runs", "demo", "cli", "__main__",
+    "fingerprint", "engine", "measures", "state", "bookmark", "loader", "dataset", "constructors", "ranks",
+    "adapters", "reporting", "training", "__init__", "backend", "models", "runs", "demo", "cli", "__main__",
 ]
 # fmt: on
 
