@@ -124,8 +124,8 @@ DIFFERENT = {
         "class F:\n    def __init__(self, k): self.k = k\n    def __call__(self, x): return x * self.k\nf = F(2)",
     ),
     "an attribute in a slot": (
-        "class F:\n    __slots__ = 'k'\n    def __init__(self, k): self.k = k\n    def __call__(self, x): ...\nf = F(1)",
-        "class F:\n    __slots__ = 'k'\n    def __init__(self, k): self.k = k\n    def __call__(self, x): ...\nf = F(2)",
+        "class F:\n    __slots__ = 'k'\n    def __init__(self, k): self.k = k\n    def __call__(self): ...\nf = F(1)",
+        "class F:\n    __slots__ = 'k'\n    def __init__(self, k): self.k = k\n    def __call__(self): ...\nf = F(2)",
     ),
     "a base class's method": (
         "class B:\n    def g(self): return 1\nclass F(B):\n    def __call__(self, x): return x\nf = F()",
@@ -185,7 +185,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "enum": (Colour.RED, Colour.BLUE),
     "dataclass": (Settings(1), Settings(2)),
     "object": (Own(1), Own(2)),
-    "regex": (re.compile("a"), re.compile("a", re.I)),
+    "regex": (re.compile("a"), re.compile("a", re.IGNORECASE)),
     "path": (Path("a"), Path("b")),
     "range": (range(3), range(4)),
     "array": (np.arange(4), np.arange(4).astype(np.int32)),
@@ -225,10 +225,22 @@ def test_values_count_by_content(one: Any, other: Any) -> None:
     assert Digester().value(one) == Digester().value(again)
 
 
+class Tensor:
+    """As those of PyTorch, TensorFlow and JAX look to NumPy."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = np.array(values)
+        self.dtype, self.shape, self.lock = self.values.dtype, self.values.shape, threading.Lock()
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return self.values
+
+
 def test_a_tensor_counts_by_content() -> None:
-    torch = pytest.importorskip("torch")
-    assert Digester().value(torch.ones(3)) == Digester().value(torch.ones(3))
-    assert Digester().value(torch.ones(3)) != Digester().value(torch.zeros(3))
+    digester = Digester()
+    assert digester.value(Tensor([1, 2])) == Digester().value(Tensor([1, 2]))
+    assert digester.value(Tensor([1, 2])) != digester.value(Tensor([1, 3]))
+    assert digester.unknown == []
 
 
 def test_things_that_hold_themselves_end() -> None:
@@ -324,7 +336,7 @@ print(json.dumps(data.loader(memory="1 MB").state_dict(), sort_keys=True))
 
 def test_processes_with_other_hash_seeds_agree(tmp_path: Path) -> None:
     seen = set()
-    for number, seed in enumerate(("0", "1", "2", "77")):
+    for number, seed in enumerate(("0", "1", "77")):
         # Another file, too, and other lines.
         program = tmp_path / f"program{number}.py"
         program.write_text("\n" * number + PROGRAM)

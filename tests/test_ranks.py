@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import socket
-import subprocess
 import sys
 import types
 from typing import Any
@@ -105,7 +102,7 @@ def test_an_initialised_framework_is_believed_before_variables(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "jax", fake_jax(2, 4))
     assert find_rank(variables) == (2, 4)
     monkeypatch.setitem(sys.modules, "torch", fake_torch(1, 3))
-    with pytest.raises(fs.PlanError, match="torch.distributed says rank 1 of 3, but JAX says process 2 of 4"):
+    with pytest.raises(fs.PlanError, match=r"torch\.distributed says rank 1 of 3, but JAX says process 2 of 4"):
         find_rank({})
 
 
@@ -122,39 +119,6 @@ def test_shard_auto_takes_the_part_of_this_rank(monkeypatch: pytest.MonkeyPatch)
         assert next(iter(loader)).tolist() == [2, 3]
 
 
-GLOO = """
-import sys, torch, torch.distributed as dist, numpy as np, fitstream as fs
-rank, world, port = map(int, sys.argv[1:])
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-assert fs.shard_auto() == (rank, world)
-with fs.shard_auto(fs.from_arrays(np.arange(12)).batch(4)).loader(memory="1 MB") as loader:
-    print([batch.tolist() for batch in loader])
-dist.destroy_process_group()
-"""
-
-
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
-def test_torch_distributed_tells_the_rank() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", GLOO, str(rank), "2", str(port)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    told = [rank.communicate(timeout=100) for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], told
-    assert [out for out, _ in told] == [
-        "[[0, 1], [4, 5], [8, 9]]\n",
-        "[[2, 3], [6, 7], [10, 11]]\n",
-    ]
-
-
 @settings(max_examples=60)
 @given(
     count=st.integers(1, 90),
@@ -168,14 +132,13 @@ def test_the_ranks_batches_joined_are_the_global_batch(
 ) -> None:
     data = fs.from_arrays(np.arange(1, count + 1))
     data = (data.shuffle(1) if shuffled else data).batch(per_rank * ranks, last)
-    try:
-        shards = [data.shard(rank, ranks) for rank in range(ranks)]
-        lengths = [len(shard) for shard in shards]
-    except fs.PlanError as error:
-        rest = count % (per_rank * ranks)
-        assert (last == "drop" and count < per_rank * ranks) or (last == "keep" and 0 < rest < ranks), error
+    shards = [data.shard(rank, ranks) for rank in range(ranks)]
+    rest = count % (per_rank * ranks)
+    if (last == "drop" and count < per_rank * ranks) or (last == "keep" and 0 < rest < ranks):
+        with pytest.raises(fs.PlanError):
+            len(shards[0])
         return
-    assert set(lengths) == {len(data)}
+    assert {len(shard) for shard in shards} == {len(data)}
     loaders = [one.loader(memory="1 MB", workers=0) for one in (data, *shards)]
     try:
         for _ in range(2):

@@ -48,8 +48,8 @@ def shard_auto(dataset: Dataset) -> Dataset: ...
 def shard_auto(dataset: Dataset | None = None) -> tuple[int, int] | Dataset:
     """Find this process's rank and the number of ranks, and take its part of a dataset.
 
-    Asks `torch.distributed` or JAX if they are initialised, else the variables of torchrun, Open MPI, MPICH and Slurm. A
-    process that nobody started as one of several is rank 0 of 1.
+    Asks `torch.distributed` or JAX if they are initialised, else the variables of torchrun, Open MPI, MPICH and Slurm.
+    A process that nobody started as one of several is rank 0 of 1.
 
     Args:
         dataset: What to divide, best after `batch`: then all ranks take equally many steps, and their parts of a batch
@@ -113,8 +113,8 @@ def _pair(environment: Mapping[str, str], rank_name: str, world_name: str) -> _C
     if rank is None or world is None:
         there, missing = (rank_name, world_name) if world is None else (world_name, rank_name)
         raise PlanError(
-            f"{there}={environment[there]} is set, but {missing} is not, and a rank needs both. Set both, unset both, or "
-            "name them yourself: ds.shard(rank, world)."
+            f"{there}={environment[there]} is set, but {missing} is not, and a rank needs both. Set or unset both. "
+            f"{_ADVICE}"
         )
     told = f"{rank_name}={rank} and {world_name}={world}"
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
