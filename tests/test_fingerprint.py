@@ -211,7 +211,10 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "deque": (collections.deque([1]), collections.deque([2])),
     "Counter": (collections.Counter("a"), collections.Counter("b")),
     "defaultdict": (collections.defaultdict(int, a=1), collections.defaultdict(int, a=2)),
-    "large dict": ({str(i): i for i in range(30_000)}, {str(i): i + (i == 0) for i in range(30_000)}),
+    "vocabulary": ({str(i): i for i in range(30_000)}, {str(i): i + (i == 20_000) for i in range(30_000)}),
+    "large set": (set(range(30_000)), set(range(1, 30_001))),
+    "large dict of lists": ({i: [i] for i in range(3000)}, {i: [i + (i == 2000)] for i in range(3000)}),
+    "huge dict": ({str(i): [i] for i in range(100_001)}, {str(i): [i] for i in range(100_002)}),
     "large list": (list(range(5000)), list(range(5001))),
 }
 
@@ -456,3 +459,38 @@ def test_what_changes_while_it_runs_is_left_out_and_named() -> None:
     found = identity.now()
     assert [name.split(": ")[1] for name in found.unknown] == ["closure variable 'calls' changes while it runs"]
     assert [part.values for part in found.parts if part.name.startswith("map")] == [""]
+
+
+class Reads:
+    count = 0
+    log: list[int] = []
+
+    def __len__(self) -> int:
+        return 9
+
+    def __getitem__(self, index: int) -> Any:
+        Reads.count += 1
+        note(index)
+        return np.float32(index)
+
+
+def note(index: int) -> None:
+    Reads.log.append(index)
+    LOG.append(index)
+
+
+LOG: list[int] = []
+
+
+def test_counts_that_a_class_or_a_module_keeps_change_nothing_else() -> None:
+    identity = Identity(fs.from_sequence(Reads()).batch(3).plan(memory="1 MB"))
+    before = identity.now()
+    Reads()[3]
+    again = Identity(fs.from_sequence(Reads()).batch(3).plan(memory="1 MB")).now()
+    assert [part.code for part in again.parts] == [part.code for part in before.parts]
+    told = [name.removeprefix("Reads: ") for name in identity.now().unknown]
+    assert told == [
+        "class attribute 'Reads.count' changes while it runs",
+        "global 'LOG' changes while it runs",
+        "class attribute 'Reads.log' changes while it runs",
+    ]
