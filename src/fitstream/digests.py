@@ -198,7 +198,7 @@ class Digester:
         return (self.value(thing[i], place.member(i)) for i in places)
 
     def _many_keys(self, keys: Any, values: Any, place: Place) -> bytes:
-        """A large dict or set of text or numbers, such as a vocabulary; beyond a limit, its first keys stand for all."""
+        """A large dict or set of text or numbers, such as a vocabulary. Beyond a limit, first keys stand for all."""
         if {type(key) for key in keys} not in ({str}, {int}):
             return self._unknown(keys, place, "too large")
         some = sorted(keys) if len(keys) <= _MOST_KEYS else heapq.nsmallest(_MEMBERS, keys)
