@@ -36,7 +36,7 @@ page is written by `benchmarks/reliability.py`.
 - A program that neither ends nor gets a batch for {deadline:g} s hangs. Times count from the fault to the error as the
   training loop sees it; cells run side by side on two cores, so tenths of a second mean little.
 - What is there two seconds after the main process has ended is left behind: processes, bytes in `/dev/shm`, files and
-  folders in the temporary folder, empty or not. All of them are then ended and removed.
+  folders in the temporary folder, empty or not (`results/reliability.json` names them). All of them are then removed.
 - In a loader with threads, a transform that crashes is in the main process; nothing but that process can die.
 - Every loader is set up as its documentation says, with the timeout or the state that it offers; what it does not
   offer is "no such feature", and no case against it.
