@@ -15,6 +15,7 @@ from PIL import Image
 
 # An example may take long on a machine that does other work: how fast things are is for the benchmarks to say.
 settings.register_profile("fitstream", deadline=None)
+settings.register_profile("soak", deadline=None, max_examples=10_000)
 settings.load_profile("fitstream")
 
 MakePictures = Callable[..., Path]

@@ -37,7 +37,7 @@ MALFORMED = {
     "few fields": ("t.csv", "path,label\na,1\nb\n", {}, r"t\.csv, line 3: the row has 1 fields, the header 2"),
     "many fields": ("t.csv", "path,label\n\na,1\nb,2,3\n", {}, r"t\.csv, line 4: the row has 3 fields"),
     "after lines in a field": ("t.csv", 'path,label\n"a\nb",1\n"c\n",2\nx\n', {}, r"t\.csv, line 6: the row has 1 fi"),
-    "quote open over many rows": (
+    "open quote": (
         "t.csv",
         'path,label\na,1\n"b,1\nc,1\nd,1\n',
         {},
