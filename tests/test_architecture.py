@@ -21,10 +21,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Modules and packages from the ground up: each imports only itself and those before it.
 # fmt: off
 LAYERS = [
-    "errors", "spec", "machine", "memory", "packing", "scratch", "events", "sampling", "sources", "transforms",
-    "operations", "batching", "chain", "budget", "probe", "checking", "plan", "planning", "engine", "measures",
-    "loader", "dataset", "constructors", "adapters", "reporting", "training", "__init__", "backend", "models", "runs",
-    "demo", "interrupts", "cli_options", "cli", "__main__",
+    "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "sampling",
+    "sources", "transforms", "operations", "batching", "chain", "budget", "probe", "checking", "plan", "planning",
+    "codes", "plain", "digests", "fingerprint", "engine", "measures", "state", "bookmark", "loader", "dataset",
+    "constructors", "adapters", "reporting", "training", "__init__", "backend", "models", "runs", "demo", "interrupts",
+    "cli_options", "cli", "__main__",
 ]
 # fmt: on
 
@@ -44,7 +45,8 @@ LATE = {
     "PIL": {"demo"},
     "cloudpickle": {"engine.sending"},
     "cv2": {"engine.codecs"},
-    "h5py": {"sources.stored"},
+    "h5py": {"sources.hdf5"},
+    "hdf5plugin": {"sources.stored"},
     "matplotlib": {"reporting.history"},
     "psutil": {"machine"},
     "pyarrow": {"sources.table_files"},

@@ -151,7 +151,7 @@ def unescaped(text: bytes) -> bytes:
 
 
 pieces_of_tables = st.sampled_from(
-    rb'path label , \t ; " "" \n \r\n \r a.jpg 1 -1 1.5 nan \0 \xef\xbb\xbf \xff\xfe \xe9 \xe2\x80\xa8 1e999 .. /'.split()
+    rb'path label , \t ; " "" \n \r\n \r a.jpg 1 -1 1.5 nan \0 \xef\xbb\xbf \xff\xfe \xe9 \xe2\x80\xa8 1e999 /'.split()
 ).map(unescaped) | st.sampled_from([b" ", b"9" * 400])
 pieces_of_json = st.sampled_from(
     rb"""[ ] { } : , "path" "label" "a.jpg" 1 null true NaN -Infinity 1e999 \n " \\ \\ud800 \0 \xff""".split()
@@ -291,8 +291,6 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "failure": messages.read_failure,
 }
 jsons = st.sampled_from(
-    [b" 5", b" []", b" {}", b' {"a": 1}', b' {"traceback": 1, "reason": 2, "x": 3}', b" " + b"[" * 9999]
-)
     [b" 5", b" []", b" {}", b' {"a": 1}', b' {"traceback": 1, "reason": 2, "x": 3}', b" " + b"[" * 9999]
 )
 WRITTEN = [

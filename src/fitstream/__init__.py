@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fitstream.constructors import from_arrays, from_batches, from_folder, from_generator, from_sequence, from_table
+from fitstream.constructors import (
+    from_arrays,
+    from_batches,
+    from_folder,
+    from_generator,
+    from_hdf5,
+    from_sequence,
+    from_table,
+)
 from fitstream.dataset import Dataset
 from fitstream.errors import (
     FitstreamError,
@@ -16,6 +24,7 @@ from fitstream.errors import (
     SampleError,
     SourceError,
     Stalled,
+    StateError,
     WorkerDied,
 )
 from fitstream.loader import Loader
@@ -34,6 +43,7 @@ __all__ = [
     "SampleError",
     "SourceError",
     "Stalled",
+    "StateError",
     "WorkerDied",
     "evaluate",
     "fit",
@@ -41,6 +51,7 @@ __all__ = [
     "from_batches",
     "from_folder",
     "from_generator",
+    "from_hdf5",
     "from_sequence",
     "from_table",
     "predict",

@@ -13,9 +13,18 @@ from fitstream.errors import PlanError, SourceError
 from fitstream.operations import Decode
 from fitstream.sources.arrays import ArraySource, SequenceSource
 from fitstream.sources.generators import GeneratorSource
+from fitstream.sources.stored import Axes, open_datasets
 from fitstream.transforms.images import FORMATS, ImageOptions, Interpolation, Resize
 
-__all__ = ["from_arrays", "from_batches", "from_folder", "from_generator", "from_sequence", "from_table"]
+__all__ = [
+    "from_arrays",
+    "from_batches",
+    "from_folder",
+    "from_generator",
+    "from_hdf5",
+    "from_sequence",
+    "from_table",
+]
 
 LabelMode = Literal["int", "categorical", "binary", "raw"] | None
 ImageSize = int | tuple[int, int] | None
@@ -127,13 +136,40 @@ def from_arrays(tree: Any) -> Dataset:
     out of compressed blocks (HDF5 and zarr "chunks") are slow by nature, since each costs the unpacking of a block.
 
     Args:
-        tree: An array, `np.memmap`, `h5py.Dataset`, `zarr.Array`, or a tuple or dict of them, whose first axes have one
-            length. Keep HDF5 files open, in mode "r", until the loader is closed: worker processes open them again by
-            name, and can't while they are open for writing.
+        tree: An array, `np.memmap`, `h5py.Dataset`, `zarr.Array`, the path of a `.npy` file (which is mapped) or of a
+            `.npz` file that isn't compressed (a dict of its arrays), or a tuple or dict of them, whose first axes have
+            one length. Keep HDF5 files open, in mode "r", until the loader is closed: worker processes open them again
+            by name, and can't while they are open for writing.
     Raises:
-        SourceError: If lengths differ, or an array has no rows or no numbers.
+        SourceError: If lengths differ, or an array has no rows or no numbers. Objects are never unpickled.
     """
     return Dataset(ArraySource(tree))
+
+
+def from_hdf5(
+    path: str | os.PathLike[str],
+    *names: str | dict[str, Any],
+    axes: Axes = "stored",
+    allow_outside: bool = False,
+) -> Dataset:
+    """Datasets of an HDF5 file: `.h5`, `.hdf5`, or MATLAB's `.mat` of version 7.3. Needs h5py.
+
+    The file is opened by each lane for itself, for reading, and need not be held open.
+
+    Args:
+        path: The file.
+        names: Of the datasets, with their groups: "train/x". One gives samples that are its rows, several give tuples
+            in that order. A dict in the place of names, `{"image": "train/x"}`, gives dicts.
+        axes: "stored": a sample is a row of the first axis, as in the file. "matlab": the axes are reversed, as MATLAB
+            shows them, so that a sample is one of MATLAB's first axis, the last one in the file. What MATLAB calls an
+            array of `(height, width, 3, count)` lies in the file as `(count, 3, width, height)`.
+        allow_outside: Follow what the file says to other files: external links and storage, virtual datasets.
+    Raises:
+        PlanError: If no name was given, or axes= is none of the two.
+        SourceError: With the file, if it is none of HDF5, a dataset is missing, leads elsewhere, holds no numbers, or
+            needs a filter that isn't there, or if lengths differ.
+    """
+    return Dataset(ArraySource(open_datasets(os.fspath(path), names, axes, allow_outside=allow_outside)))
 
 
 def from_sequence(obj: Any) -> Dataset:

@@ -5,6 +5,7 @@ Arrays are never copied as a whole: a lane takes the rows of a chunk in one call
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
@@ -15,11 +16,15 @@ from fitstream.errors import SourceError
 from fitstream.memory import is_mapped
 from fitstream.sampling import Indices
 from fitstream.scratch import Arena
+from fitstream.sources.array_files import with_files_mapped
 from fitstream.sources.base import Reader, Source
 from fitstream.sources.stored import ReadAhead, StoredArray
 from fitstream.spec import Structure
 
 __all__ = ["ArraySource", "SequenceSource"]
+
+#: What the permutation takes.
+_MOST_ROWS = 2**60
 
 
 @final
@@ -27,26 +32,30 @@ class ArraySource(Source):
     """A tree of arrays whose first axes have one length; a sample is one row of each.
 
     Args:
-        tree: A NumPy array, `np.memmap`, h5py Dataset, zarr Array, list of numbers, or a tuple or dict of them.
+        tree: A NumPy array, `np.memmap`, h5py Dataset, zarr Array, list of numbers, path of a `.npy` or `.npz` file, or
+            a tuple or dict of them.
     Raises:
         SourceError: If an array has no rows or no numbers, or the lengths differ.
     """
 
     def __init__(self, tree: Any) -> None:
+        tree = with_files_mapped(tree)
         self.structure = Structure(tree)
         if self.structure.leaf_count == 0:
             raise SourceError("from_arrays got no array: the tuple or dict is empty.")
         self.arrays = [
             _rows(leaf, name) for leaf, name in zip(self.structure.flatten(tree), self.structure.names, strict=True)
         ]
-        lengths = {len(array) for array in self.arrays}
+        lengths = {array.shape[0] for array in self.arrays}
         if len(lengths) > 1:
             told = ", ".join(
-                f"{name or 'array'}: {len(a)}" for name, a in zip(self.structure.names, self.arrays, strict=True)
+                f"{name or 'array'}: {a.shape[0]}" for name, a in zip(self.structure.names, self.arrays, strict=True)
             )
             raise SourceError(f"arrays of one dataset need first axes of one length, but these differ ({told}).")
         if lengths == {0}:
             raise SourceError("the arrays have no rows, so there is nothing to feed.")
+        if max(lengths) > _MOST_ROWS:
+            raise SourceError(f"the arrays declare {max(lengths):,} rows, and up to 2^60 can be put in an order.")
         self.fetches_many = any(isinstance(array, StoredArray) for array in self.arrays)
         self.copies_many = not all(_is_plain(array) for array in self.arrays if isinstance(array, np.ndarray))
 
@@ -55,6 +64,14 @@ class ArraySource(Source):
 
     def open(self) -> Reader:
         return _ArrayReader(self)
+
+    @property
+    def least_bytes(self) -> int:
+        return self.block_bytes + sum(math.prod(a.shape[1:]) * a.dtype.itemsize for a in self.arrays)
+
+    @property
+    def block_bytes(self) -> int:
+        return sum(array.block_bytes for array in self.arrays if isinstance(array, StoredArray))
 
     @property
     def memory_bytes(self) -> int:
@@ -66,6 +83,12 @@ class ArraySource(Source):
             return None
         array = self.arrays[1]
         return array.small_numbers() if isinstance(array, StoredArray) else array
+
+    def fingerprint_parts(self) -> dict[str, Any]:
+        return {
+            f"array{name}": array.some_rows() if isinstance(array, StoredArray) else array
+            for name, array in zip(self.structure.names, self.arrays, strict=True)
+        }
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{a.dtype.name}{list(a.shape)}" for a in self.arrays)
@@ -195,6 +218,9 @@ class SequenceSource(Source):
 
     def open(self) -> Reader:
         return _SequenceReader(self.obj)
+
+    def fingerprint_parts(self) -> dict[str, Any]:
+        return {f"{type(self.obj).__name__}": self.obj}
 
     def __repr__(self) -> str:
         return f"{len(self):,} {self.what} of a {type(self.obj).__name__}"

@@ -31,6 +31,8 @@ __all__ = ["list_folder"]
 
 _PARTS = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"}
 
+_ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar"}
+
 #: Device and inode.
 _Identity: TypeAlias = tuple[int, int]
 
@@ -242,8 +244,11 @@ def _check_is_folder(path: str, top: bytes) -> None:
         return
     if os.path.exists(top):
         suffix = os.path.splitext(path)[1].lower()
-        archive = suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
-        advice = "Unpack it first." if archive else "Use from_table for a table that lists files."
+        advice = (
+            "Unpack it, and pass the folder that it holds."
+            if suffix in _ARCHIVES
+            else "Use from_table for a table that lists files."
+        )
         raise SourceError(f"it is a file, not a folder. {advice}", file=path)
     raise SourceError(f"the folder does not exist. Relative paths start at {os.getcwd()!r}.", file=path)
 

@@ -48,6 +48,8 @@ def open_table_file(path: str) -> Table:
         )
     if not os.path.exists(path):
         raise SourceError(f"the table does not exist. Relative paths start at {os.getcwd()!r}.", file=path)
+    if not os.path.isfile(path):
+        raise SourceError("it is a device or pipe, whose end may never come. Save it as a file.", file=path)
     return _KINDS[suffix](path)
 
 

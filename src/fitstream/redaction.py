@@ -1,0 +1,43 @@
+"""Credentials out of text that people will read, keep and send around: messages, reprs, reports, states.
+
+What is looked for is what URLs carry: a user and password before the host, and parameters whose names say that their
+value is secret. Paths that were joined or normalised have lost a slash (`https:/user:pw@host`), so one will do. Text
+that looks like a secret and is none is lost with them; that is the better mistake.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["redacted"]
+
+_HIDDEN = "***"
+
+# Lengths are bounded, so that no text takes more than linear time.
+# A password may hold "/" and "@", as cloud keys do: up to the last "@" all is secret. A port, and a path behind it,
+# are told from a password by the digits.
+_USER = re.compile(
+    r"(?P<scheme>\b[a-z][a-z0-9+.\-]{1,30}:/{1,3})"
+    r"(?:[^\s/?#@:'\"<>]{0,256}:(?!\d{1,5}[/\s?#'\"])[^\s?#'\"<>]{0,2048}|[^\s/?#'\"<>]{1,2048})@",
+    re.IGNORECASE,
+)
+_PARAMETER = re.compile(
+    r"(?P<name>[?&;#](?:[\w.~%\[\]\-]{0,64}"
+    r"(?:token|secret|passw|pwd|signature|credential|auth|session|api[_\-]?key|access[_\-]?key)[\w.~%\[\]\-]{0,64}"
+    r"|key|pass|sig|sas|code|jwt|user|username)=)[^&;#\s'\"<>]{1,4096}",
+    re.IGNORECASE,
+)
+
+
+def redacted(text: str) -> str:
+    """The same text with the credentials of URLs in it replaced by `***`.
+
+    Example:
+        >>> redacted("https://me:secret@host/a.jpg?size=3&token=abc")
+        'https://***@host/a.jpg?size=3&token=***'
+    """
+    if "@" in text and ":/" in text:
+        text = _USER.sub(rf"\g<scheme>{_HIDDEN}@", text)
+    if "=" in text:
+        text = _PARAMETER.sub(rf"\g<name>{_HIDDEN}", text)
+    return text
