@@ -241,6 +241,7 @@ def test_a_size_is_read_or_refused(value: Any) -> None:
 # What processes say to each other.
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy's, of old names of dtypes
 @given(st.lists(st.recursive(values, lambda inner: st.tuples(inner, st.just(np.arange(3)))), max_size=3), seeds)
 def test_samples_from_shared_memory_are_read_or_refused(samples: list[Any], seed: int) -> None:
     area = np.zeros(1 << 14, np.uint8)
@@ -254,6 +255,7 @@ def test_samples_from_shared_memory_are_read_or_refused(samples: list[Any], seed
         assert isinstance(unpack_samples(damaged), list)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @given(st.binary() | st.binary().map(lambda data: len(data).to_bytes(8, "little") + data))
 def test_any_bytes_in_shared_memory_are_read_or_refused(data: bytes) -> None:
     with contextlib.suppress(Damaged):

@@ -144,12 +144,12 @@ MALFORMED = {
         {},
         r"9\.\.\. \(5,002 characters\) is not a class",
     ),
-    "huge number in json": ("t.json", f'[{{"path": "a", "label": {"9" * 5000}}}]', {}, "more than 4,300 digits"),
+    "huge number in json": ("t.json", f'[{{"path": "a", "label": {"9" * 5000}}}]', {}, "over 4,300 digits"),
     "huge number in jsonl": (
         "t.jsonl",
         f'{{"path": "a", "label": {"9" * 5000}}}',
         {},
-        "line 1: a number has more than",
+        "line 1: not readable as JSON: a number",
     ),
     "name twice in json": ("t.json", '[{"path": "a", "path": "b"}]', {}, "column 'path': an object has the name twice"),
     "name twice in jsonl": (

@@ -286,7 +286,7 @@ def _parse(parse: Callable[[Any], Any], source: Any, path: str, line: int | None
         ) from None
     except ValueError:
         digits = f"{sys.get_int_max_str_digits():,}"
-        raise SourceError(f"a number has more than {digits} digits.", file=path, line=line) from None
+        raise SourceError(f"not readable as JSON: a number has over {digits} digits.", file=path, line=line) from None
     except RecursionError:
         raise SourceError("the JSON is nested too deeply.", file=path, line=line) from None
 
