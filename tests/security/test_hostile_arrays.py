@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import Hostile
+from canary import Hostile
 
 import fitstream as fs
 
@@ -119,18 +119,18 @@ def test_a_zip_that_tells_a_wrong_place_is_refused(hostile: Hostile) -> None:
     hostile.refused(lambda: fs.from_arrays(path), r"x\.npz")
 
 
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.h5"])
 @pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder", "no file"])
-def test_what_is_no_array_file_is_not_waited_for(hostile: Hostile, kind: str) -> None:
-    for name in ("x.npy", "x.npz", "x.h5"):
-        path = hostile.root / name
-        if kind == "a pipe":
-            os.mkfifo(path)
-        elif kind == "a device":
-            path.symlink_to("/dev/zero")
-        elif kind == "a folder":
-            path.mkdir()
-        make = (lambda: fs.from_hdf5(path, "x")) if name == "x.h5" else (lambda: fs.from_arrays(path))
-        hostile.refused(make, "does not exist" if kind == "no file" else "a folder|a device or pipe")
+def test_what_is_no_array_file_is_not_waited_for(hostile: Hostile, kind: str, name: str) -> None:
+    path = hostile.root / name
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    elif kind == "a folder":
+        path.mkdir()
+    told = "does not exist" if kind == "no file" else "a folder|a device or pipe"
+    hostile.refused(lambda: fs.from_hdf5(path, "x") if name == "x.h5" else fs.from_arrays(path), told)
 
 
 # HDF5

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SECRET, Hostile, read
+from canary import SECRET, Hostile, read
 from PIL import Image
 
 import fitstream as fs
@@ -128,6 +128,18 @@ def test_allow_outside_lets_paths_leave(hostile: Hostile) -> None:
     assert read(dataset)[0][0].max() == 7
 
 
+@pytest.mark.parametrize("linked", ["a file", "a folder"])
+def test_links_in_a_folder_lead_out_only_where_that_is_allowed(hostile: Hostile, linked: str) -> None:
+    outside = picture(hostile.outside / "cats/x.png", 7)
+    picture(hostile.root / "dogs/x.png")
+    link(hostile, "cats/x.png", outside) if linked == "a file" else link(hostile, "cats", outside.parent)
+    for label_mode in ("int", None):
+        assert len(read(fs.from_folder(hostile.root, image_size=8, label_mode=label_mode))) == 2
+        hostile.refused(
+            lambda mode=label_mode: fs.from_folder(hostile.root, 8, mode, allow_outside=False), "outside root"
+        )
+
+
 def archive(path: Path, kind: str) -> Path:
     if kind == "zip":
         with zipfile.ZipFile(path, "w") as made:
@@ -192,7 +204,11 @@ TABLES: dict[str, tuple[str, Callable[[Hostile], bytes], str]] = {
         r"needs 4\.00 TB|needs 4 TB",
     ),
     "a class number of 40 digits": ("x.csv", lambda h: b"path,label\nx.jpg," + b"9" * 40 + b"\n", "x.csv|does not"),
-    "a class number of 10,000 digits": ("x.csv", lambda h: b"path,label\nx.jpg," + b"9" * 10_000 + b"\n", "x.csv|does not"),
+    "a class number of 10,000 digits": (
+        "x.csv",
+        lambda h: b"path,label\nx.jpg," + b"9" * 10_000 + b"\n",
+        "x.csv|does not",
+    ),
 }
 
 
