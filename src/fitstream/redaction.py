@@ -13,7 +13,8 @@ __all__ = ["redacted"]
 
 _HIDDEN = "***"
 
-# Compiled at first use, since importing must be quick. Lengths are bounded, so that no text takes more than linear time.
+# Compiled at first use, since importing must be quick. Lengths are bounded, so that long text takes no more than linear
+# time.
 # A password may hold "/" and "@", as cloud keys do: up to the last "@" all is secret. A port, and a path behind it,
 # are told from a password by the digits.
 _USER = (
