@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from canary import Hostile
+from canary import Hostile, read
 
 import fitstream as fs
 
@@ -311,6 +311,38 @@ def test_a_file_that_is_swapped_before_a_lane_opens_it_leads_nowhere(hostile: Ho
     with h5py.File(path, "w") as file:
         external_link(file, hostile)
     hostile.refused(lambda: dataset, "external link")
+
+
+def write(path: Path) -> None:
+    """A small file of the kind that the path is named as."""
+    x = np.arange(60.0).reshape(20, 3)
+    if path.suffix == ".npy":
+        np.save(path, x)
+    elif path.suffix == ".npz":
+        np.savez(path, x=x, y=np.arange(20))
+    else:
+        with h5py.File(path, "w") as file:
+            file.create_dataset("g/x", data=x, chunks=(5, 3), compression="gzip", shuffle=True, fletcher32=True)
+            file["z"] = h5py.SoftLink("/g/x")
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.h5"])
+def test_damaged_files_give_rows_or_a_typed_error(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write(path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data), rng.integers(1, 9)):
+            data[place] ^= 1 << rng.integers(8)
+        path.write_bytes(data[: len(data) - int(rng.integers(8)) * int(rng.integers(2))])
+        try:
+            read(fs.from_hdf5(path, "z") if name == "x.h5" else fs.from_arrays(path))
+        except fs.FitstreamError:
+            refused += 1
+    assert 6 < refused < 60
 
 
 LIBRARY = """
