@@ -25,7 +25,7 @@ LAYERS = [
     "sources", "transforms", "operations", "batching", "chain", "budget", "probe", "checking", "plan", "planning",
     "codes", "plain", "digests", "fingerprint", "engine", "measures", "state", "bookmark", "loader", "dataset",
     "ranks", "constructors", "adapters", "reporting", "training", "__init__", "backend", "models", "runs", "demo",
-    "interrupts", "cli_options", "cli_inspect", "cli", "__main__",
+    "interrupts", "cli_options", "inspection", "cli_inspect", "cli", "__main__",
 ]
 # fmt: on
 
