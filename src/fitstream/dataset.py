@@ -12,10 +12,11 @@ from typing import Any, final
 import numpy as np
 
 from fitstream.batching import BatchOrder
-from fitstream.chain import Chain, Filler, RowError
+from fitstream.chain import Chain, Filler
 from fitstream.checking import check_samples
 from fitstream.errors import PlanError
 from fitstream.events import Observer
+from fitstream.failures import RowError
 from fitstream.loader import Loader
 from fitstream.operations import Batch, Last, Map, Operation, told
 from fitstream.plan import Plan
