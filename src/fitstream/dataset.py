@@ -353,10 +353,9 @@ class Dataset:
         """
         if check and isinstance(self._source, Source):
             check_samples(self._source, self._operations)
-        size = self._whole_batch_size
         # fmt: off
         return make_plan(
-            self._source, self._operations, whole_batch_size=size, memory=memory, workers=workers, processes=processes,
+            self._source, self._operations, whole_batch_size=self._whole_batch_size, memory=memory, workers=workers, processes=processes,
             policy=policy)
         # fmt: on
 
