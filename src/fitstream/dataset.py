@@ -355,8 +355,8 @@ class Dataset:
             check_samples(self._source, self._operations)
         # fmt: off
         return make_plan(
-            self._source, self._operations, whole_batch_size=self._whole_batch_size, memory=memory, workers=workers, processes=processes,
-            policy=policy)
+            self._source, self._operations, whole_batch_size=self._whole_batch_size, memory=memory, workers=workers,
+            processes=processes, policy=policy)
         # fmt: on
 
     def loader(
