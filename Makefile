@@ -45,6 +45,7 @@ test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch
 soak: $(VENV)/test.stamp ## What takes minutes: every split of lanes, many epochs, random kills
 	$(PYTEST) tests/soak/every_split.py tests/soak/long_runs.py
 	$(PY) tests/soak/stress_processes.py 120
+	$(PYTEST) tests/test_resuming_machine.py --hypothesis-profile=soak
 	$(PY) tests/soak/get_images.py .soak/images
 	$(PY) tests/soak/image_corpus.py .soak/images
 

@@ -24,8 +24,8 @@ LAYERS = [
     "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "sampling",
     "sources", "transforms", "operations", "batching", "chain", "budget", "probe", "checking", "plan", "planning",
     "codes", "plain", "digests", "fingerprint", "engine", "measures", "state", "bookmark", "loader", "dataset",
-    "constructors", "adapters", "reporting", "training", "__init__", "backend", "models", "runs", "demo", "interrupts",
-    "cli_options", "inspection", "cli_inspect", "cli", "__main__",
+    "ranks", "constructors", "adapters", "reporting", "training", "__init__", "backend", "models", "runs", "demo",
+    "interrupts", "cli_options", "inspection", "cli_inspect", "cli", "__main__",
 ]
 # fmt: on
 

@@ -39,6 +39,7 @@ def from_folder(
     *,
     recursive: bool = True,
     extensions: Sequence[str] | None = None,
+    allow_outside: bool = True,
     channels: Literal[1, 3, 4] = 3,
     resize: Resize = "stretch",
     interpolation: Interpolation = "bilinear",
@@ -58,6 +59,7 @@ def from_folder(
         classes: Names of the sub-folders in label order; None for all, sorted.
         recursive: Take pictures from deeper folders too.
         extensions: File name endings that count as pictures, such as `[".jpg"]`.
+        allow_outside: Read pictures that symbolic links lead to outside the folder. False for folders from strangers.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
         resize: "stretch" to the size, "crop" the centre, or "pad" with black.
         interpolation: "bilinear" | "area" | "nearest" | "cubic" | "lanczos".
@@ -71,7 +73,14 @@ def from_folder(
     from fitstream.sources.folder import list_folder  # late: a quarter of the time that importing fitstream would take
 
     options = _options(image_size, channels, resize, interpolation, dtype, max_pixels, formats)
-    source = list_folder(root, label_mode=label_mode, classes=classes, recursive=recursive, extensions=extensions)
+    source = list_folder(
+        root,
+        label_mode=label_mode,
+        classes=classes,
+        recursive=recursive,
+        extensions=extensions,
+        allow_outside=allow_outside,
+    )
     return Dataset(source, (Decode(options),))
 
 
@@ -143,7 +152,9 @@ def from_arrays(tree: Any) -> Dataset:
     Raises:
         SourceError: If lengths differ, or an array has no rows or no numbers. Objects are never unpickled.
     """
-    return Dataset(ArraySource(tree))
+    from fitstream.sources.array_files import with_files_mapped  # late, as above
+
+    return Dataset(ArraySource(with_files_mapped(tree)))
 
 
 def from_hdf5(
