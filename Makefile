@@ -46,6 +46,7 @@ soak: $(VENV)/test.stamp ## What takes minutes: every split of lanes, many epoch
 	$(PYTEST) tests/soak/every_split.py tests/soak/long_runs.py
 	$(PY) tests/soak/stress_processes.py 120
 	$(PYTEST) tests/test_resuming_machine.py --hypothesis-profile=soak
+	$(PYTEST) --hypothesis-profile=soak --timeout=3600 tests/test_fuzz.py
 	$(PY) tests/soak/get_images.py .soak/images
 	$(PY) tests/soak/image_corpus.py .soak/images
 

@@ -16,9 +16,10 @@ from PIL import Image
 
 from fitstream.checking import Fault
 from fitstream.cli import main
-from fitstream.inspection import look_at_all
+from fitstream.inspection import decode_all, look_at_all
 from fitstream.sources.folder import list_folder
 from fitstream.transforms.heads import picture_size
+from fitstream.transforms.images import ImageOptions
 
 MakePictures = Callable[..., Path]
 
@@ -91,6 +92,24 @@ def test_every_bad_picture_is_found_wherever_it_is_decoded(
     assert code == 1
     assert "bad      16\n" in out
     assert "and 6 more; --csv FILE lists all" in out
+
+
+@pytest.mark.parametrize("batch_size", [2, 32])
+@pytest.mark.parametrize("spared", [0, 1, 23, 24])
+def test_it_matters_not_how_many_are_bad_nor_where(
+    spared: int, batch_size: int, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fitstream.inspection._BATCH_SIZE", batch_size)
+    monkeypatch.setattr("fitstream.planning._MOST_TRIES", 4)
+    bad = sorted(photos.glob("*/*"))[: 24 - spared]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:-100])
+    found: list[Fault] = []
+    tried: list[int] = []
+    findings = look_at_all(list_folder(photos), found.append, tried.append)
+    decode_all(findings, ImageOptions((16, 16)), {"memory": "16 MB", "workers": 1}, found.append, tried.append)
+    assert [fault.path for fault in found] == [str(path) for path in bad]
+    assert sum(tried) == 48
 
 
 def test_the_csv_lists_all_bad_files_once(inspect: Inspect, photos: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, final
 
 from fitstream.checking import Fault, blocks_of, in_threads
 from fitstream.dataset import Dataset
+from fitstream.errors import SampleError
 from fitstream.events import BadSampleFound, Event
 from fitstream.operations import Decode
 from fitstream.sampling import Indices
@@ -123,31 +124,45 @@ def decode_all(
         found: Called with each picture that can't be decoded, in the source's order.
         decoded: Called with the number of pictures that were tried since its last call.
     Raises:
-        FitstreamError: If the budget doesn't suffice, or none of the first pictures can be decoded.
+        PlanError: If the budget doesn't suffice.
     """
     count = len(findings.readable)
     files = FileSource(findings.readable.packed(b"/"), None, None, "files")
-
-    dataset = Dataset(files, (Decode(options),)).batch(min(_BATCH_SIZE, count))
+    pictures = Dataset(files, (Decode(options),))
+    telling = _Telling(found, decoded)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there are bad samples is what this tells
-        # fmt: off
-        with dataset.loader(
-            **settings, on_bad_sample="skip", max_bad_fraction=1.0, observers=[_Telling(found)]) as loader:
+        try:
+            # fmt: off
+            loader = pictures.batch(min(_BATCH_SIZE, count)).loader(
+                **settings, on_bad_sample="skip", max_bad_fraction=1.0, observers=[telling])
             # fmt: on
-            batches = iter(loader)
-            for start in range(0, count, _BATCH_SIZE):
-                next(batches)
-                decoded(min(_BATCH_SIZE, count - start))
+        except SampleError:  # A plan needs one that can be decoded, and looks at the first ones only.
+            for index in range(count):
+                try:
+                    pictures[index]
+                except SampleError as error:
+                    telling.tell(error.index, error.path, error.reason)
+                else:
+                    decoded(1)
+            return
+        with loader:
+            for batch in loader:
+                decoded(len(batch))
 
 
 @final
 class _Telling:
-    """Hands on what a loader found to be bad."""
+    """Hands on what was found to be bad."""
 
-    def __init__(self, found: Callable[[Fault], None]) -> None:
+    def __init__(self, found: Callable[[Fault], None], decoded: Callable[[int], None]) -> None:
         self._found = found
+        self._decoded = decoded
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, BadSampleFound):
-            self._found(Fault(event.bad.index or 0, event.bad.path, event.bad.reason))
+            self.tell(event.bad.index, event.bad.path, event.bad.reason)
+
+    def tell(self, index: int | None, path: str | None, reason: str) -> None:
+        self._found(Fault(index or 0, path, reason))
+        self._decoded(1)

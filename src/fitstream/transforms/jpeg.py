@@ -131,9 +131,9 @@ def exif_orientation(tiff: memoryview | bytes) -> int:
         (directory,) = struct.unpack_from(order + "I", tiff, 4)
         (count,) = struct.unpack_from(order + "H", tiff, directory)
         for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(order + "HH", tiff, entry)
+            tag, kind, count_of_values = struct.unpack_from(order + "HHI", tiff, entry)
             if tag == _ORIENTATION:
-                if kind not in _INTEGERS:
+                if kind not in _INTEGERS or count_of_values != 1:
                     return 1
                 (value,) = struct.unpack_from(order + _INTEGERS[kind], tiff, entry + 8)
                 return int(value) if 1 <= value <= 8 else 1
