@@ -24,6 +24,7 @@ from fitstream.errors import (
     SampleError,
     SourceError,
     Stalled,
+    StateError,
     WorkerDied,
 )
 from fitstream.loader import Loader
@@ -42,6 +43,7 @@ __all__ = [
     "SampleError",
     "SourceError",
     "Stalled",
+    "StateError",
     "WorkerDied",
     "evaluate",
     "fit",

@@ -5,6 +5,7 @@
     ├── SourceError                  a folder, table or array that cannot be read; file, line, column
     ├── SampleError                  one sample failed; its index, path, stage and the user's own line
     ├── WorkerDied                   a worker process ended by itself; its id, how, and the batch it worked on
+    ├── StateError                   a state that can't be loaded; what changed since it was taken
     ├── Stalled (TimeoutError)       one side waited too long for the other; which, and for how long
     └── LoaderClosed                 an iterator or loader was used after it ended
 
@@ -17,7 +18,16 @@ from __future__ import annotations
 
 from fitstream.redaction import redacted
 
-__all__ = ["FitstreamError", "LoaderClosed", "PlanError", "SampleError", "SourceError", "Stalled", "WorkerDied"]
+__all__ = [
+    "FitstreamError",
+    "LoaderClosed",
+    "PlanError",
+    "SampleError",
+    "SourceError",
+    "Stalled",
+    "StateError",
+    "WorkerDied",
+]
 
 
 class FitstreamError(Exception):
@@ -101,21 +111,39 @@ class SampleError(FitstreamError):
 
 
 class WorkerDied(FitstreamError):
-    """A worker process ended by itself, again and again.
+    """A worker process ended by itself, again and again, or whenever it made one sample.
 
     Attributes:
         pid: Its process id.
         exit_code: Its exit code; the signal's number, negative, if one ended it.
+        index: The sample that it worked on, or the first of several; None if there was none.
+        path: The file that holds that sample, or None.
     """
 
-    def __init__(self, message: str, *, pid: int, exit_code: int | None) -> None:
+    def __init__(
+        self, message: str, *, pid: int, exit_code: int | None, index: int | None = None, path: str | None = None
+    ) -> None:
         super().__init__(message)
         self.pid = pid
         self.exit_code = exit_code
+        self.index = index
+        self.path = path
 
 
 class Stalled(FitstreamError, TimeoutError):
     """One side waited too long for the other."""
+
+
+class StateError(FitstreamError):
+    """A state can't be loaded, or the data is not what it was when the state was taken.
+
+    Attributes:
+        changes: What changed since, such as "batch size 32 -> 64"; empty where the state itself is unusable.
+    """
+
+    def __init__(self, message: str, *, changes: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.changes = changes
 
 
 class LoaderClosed(FitstreamError):
