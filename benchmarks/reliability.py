@@ -5,7 +5,8 @@ sample exactly once, which one says what is wrong, and which one hangs, loses sa
 
 Method. Each run is a program in a process of its own, with 640 samples of 1 kB, batches of 16, seeded shuffling and two
 workers; a sample takes a millisecond. The same transform misbehaves in every loader. A case is run three times, seeded
-alike for all loaders, and the table shows the worst outcome. What hangs or kills the main process is not run again.
+alike for all loaders, and the table shows the worst outcome; what hangs or ends the main process is not run again, and
+what is no matter of timing is run once.
 The program hangs if nothing happens for 15 s. Processes, shared memory and temporary files that are there two seconds
 after the main process has ended count as left behind. `_reliability_loaders.py` shows how each loader is set up,
 `_reliability_cases.py` what is done, `_reliability_watch.py` how it is watched, `_reliability_judge.py` how judged.
@@ -78,7 +79,7 @@ class _Bench:
 
     def _cell(self, case: cases.Case, loader: str, expected: Reference) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        for number in range(self._options.runs):
+        for number in range(1 if case.once else self._options.runs):
             seen = self._watch(case.watch(loader, number, self._options.deadline))
             outcomes.append(case.outcome(seen, expected, self._options.deadline))
             self._keep(case, loader, number, seen, outcomes[-1])

@@ -24,8 +24,8 @@ LAYERS = [
     "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "sampling",
     "sources", "transforms", "operations", "batching", "chain", "budget", "probe", "checking", "plan", "planning",
     "codes", "plain", "digests", "fingerprint", "engine", "measures", "state", "bookmark", "loader", "dataset",
-    "constructors", "adapters", "reporting", "training", "__init__", "backend", "models", "runs", "demo", "interrupts",
-    "cli_options", "cli", "__main__",
+    "ranks", "constructors", "adapters", "reporting", "training", "__init__", "backend", "models", "runs", "demo",
+    "interrupts", "cli_options", "inspection", "cli_inspect", "cli", "__main__",
 ]
 # fmt: on
 
@@ -35,7 +35,7 @@ UPWARDS = {("loader", "adapters")}
 #: Imports from outside the standard library: who may, and whether at the top of the file or only inside a function.
 TOP = {
     "PIL": {"transforms.pillow"},
-    "click": {"cli", "cli_options"},
+    "click": {"cli", "cli_inspect", "cli_options"},
     "cv2": {"transforms.resize"},
     "keras": {"adapters.keras", "models", "reporting.progress", "runs"},
     "rich": {"reporting.line", "reporting.progress"},

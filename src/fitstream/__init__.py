@@ -29,6 +29,7 @@ from fitstream.errors import (
 )
 from fitstream.loader import Loader
 from fitstream.plan import Plan
+from fitstream.ranks import shard_auto
 
 if TYPE_CHECKING:
     from fitstream.training import evaluate, fit, predict
@@ -55,6 +56,7 @@ __all__ = [
     "from_sequence",
     "from_table",
     "predict",
+    "shard_auto",
 ]
 
 __version__ = "0.1.0"

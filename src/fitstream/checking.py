@@ -95,16 +95,17 @@ def blocks_of(source: Source, operations: Sequence[Operation], block_samples: in
 def in_threads(function: Callable[[_Given], _Found], given: Iterator[_Given], thread_count: int) -> Iterator[_Found]:
     """Call a function in some threads; what it returns comes in the order of what it was given.
 
-    Twice as many calls as threads are under way or waiting, so neither side runs ahead. The threads end with the
-    iterator, also where it is left early.
+    Twice as many calls as threads are under way or waiting, so neither side runs ahead. Where the iterator is left
+    early, or interrupted, nothing waits for the calls under way: a drive that hangs would hold up Ctrl-C.
     """
     from concurrent.futures import ThreadPoolExecutor  # takes its time to load, and few programs check
 
-    with ThreadPoolExecutor(thread_count, "looking") as pool:
+    pool = ThreadPoolExecutor(thread_count, "looking")
+    try:
         waiting: deque[Future[_Found]] = deque(pool.submit(function, one) for one in islice(given, 2 * thread_count))
-        try:
-            while waiting:
-                yield waiting.popleft().result()
-                waiting.extend(pool.submit(function, one) for one in islice(given, 1))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(function, one) for one in islice(given, 1))
+        pool.shutdown()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

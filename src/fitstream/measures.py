@@ -132,8 +132,8 @@ class Meter:
             if not self._bad:
                 done = "left out" if bad.donor_index is None else f"replaced by sample {bad.donor_index}"
                 warnings.warn(
-                    f"{str(bad).rstrip('.')}. It was {done}, as on_bad_sample={plan.policy.on_bad_sample!r} says. This is told once: "
-                    "loader.stats().bad_samples lists all.",
+                    f"{str(bad).rstrip('.')}. It was {done}, as on_bad_sample={plan.policy.on_bad_sample!r} says. "
+                    "This is told once: loader.stats().bad_samples lists all.",
                     RuntimeWarning,
                     stacklevel=5,
                 )
