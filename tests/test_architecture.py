@@ -22,10 +22,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # fmt: off
 LAYERS = [
     "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "sampling",
-    "sources", "transforms", "operations", "batching", "chain", "budget", "probe", "checking", "plan", "planning",
-    "codes", "plain", "digests", "fingerprint", "engine", "measures", "state", "bookmark", "loader", "dataset",
-    "ranks", "constructors", "adapters", "reporting", "training", "__init__", "backend", "models", "runs", "demo",
-    "interrupts", "cli_options", "inspection", "cli_inspect", "cli", "__main__",
+    "sources", "transforms", "operations", "batching", "failures", "chain", "budget", "probe", "checking", "plan",
+    "planning", "codes", "plain", "digests", "fingerprint", "engine", "measures", "state", "bookmark", "loader",
+    "dataset", "ranks", "constructors", "adapters", "reporting", "training", "__init__", "backend", "models", "runs",
+    "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli", "__main__",
 ]
 # fmt: on
 
