@@ -29,6 +29,10 @@ from fitstream.redaction import redacted
             "https://h/x?AWSAccessKeyId=a&Signature=b&Expires=1",
             "https://h/x?AWSAccessKeyId=***&Signature=***&Expires=1",
         ),
+        (
+            "Sample 3 (https://h/x?token=a.b): no, see https://h/y?key=c.",
+            "Sample 3 (https://h/x?token=***): no, see https://h/y?key=***.",
+        ),
         ("https://h/x?sv=1&sig=a%2B", "https://h/x?sv=1&sig=***"),
         ("https://h/x?key=a;api_key=b#access_token=c", "https://h/x?key=***;api_key=***#access_token=***"),
     ],

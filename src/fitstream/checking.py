@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar, final
 from fitstream.errors import SourceError
 from fitstream.operations import Operation
 from fitstream.probe import sample_order
+from fitstream.redaction import redacted
 from fitstream.sampling import Indices, Shard, Shuffle
 from fitstream.sources.base import Source
 
@@ -42,13 +43,17 @@ class Fault:
 
     Attributes:
         index: In its source, from 0.
-        path: The file that holds it, or None.
+        path: The file that holds it, or None. Credentials of URLs are taken out, as of the reason.
         reason: Why, and what to do.
     """
 
     index: int
     path: str | None
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", None if self.path is None else redacted(self.path))
+        object.__setattr__(self, "reason", redacted(self.reason))
 
 
 def check_samples(source: Source, operations: Sequence[Operation]) -> None:

@@ -24,7 +24,7 @@ _USER = (
 _PARAMETER = (
     r"(?P<name>[?&;#](?:[\w.~%\[\]\-]{0,64}"
     r"(?:token|secret|passw|pwd|signature|credential|auth|session|api[_\-]?key|access[_\-]?key)[\w.~%\[\]\-]{0,64}"
-    r"|key|pass|sig|sas|code|jwt|user|username)=)[^&;#\s'\"<>]{1,4096}"
+    r"|key|pass|sig|sas|code|jwt|user|username)=)[^&;#\s'\"<>]{0,4096}[^&;#\s'\"<>).,:\]}]"
 )
 
 

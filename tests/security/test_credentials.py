@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from canary import Hostile
+from PIL import Image
 
 import fitstream as fs
 from fitstream.memory import HAS_SHARED_MEMORY
@@ -61,6 +65,50 @@ def test_urls_in_place_of_files(suffix: str) -> None:
         check(failed(lambda make=make: make(url)))
         if make is fs.from_arrays:
             check(failed(lambda make=make: make(Path(url))))
+
+
+def table_with_urls(folder: Path) -> Path:
+    """Thirty pictures, two of which are URLs."""
+    paths = []
+    for number in range(30):
+        Image.new("RGB", (8, 8)).save(folder / f"{number}.png")
+        paths.append(f"{number}.png")
+    paths[7], paths[8] = LOGIN, TOKEN
+    (folder / "x.csv").write_text("path,label\n" + "".join(f"{path},0\n" for path in paths))
+    return folder / "x.csv"
+
+
+class Noted(list):
+    def on_event(self, event: Any) -> None:
+        self.append(event)
+
+
+def test_urls_of_bad_samples_that_are_left_out(hostile: Hostile) -> None:
+    dataset = fs.from_table(table_with_urls(hostile.root), image_size=8).batch(5)
+    events = Noted()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        policy = {"on_bad_sample": "skip", "max_bad_fraction": 0.5}
+        with dataset.loader(memory="16 MB", workers=0, observers=[events], **policy) as loader:
+            list(loader)
+            loader.stats().write_bad_samples(hostile.root / "bad.csv")
+            text = f"{loader.stats()} {events} {[str(one.message) for one in warned]}"
+    text += (hostile.root / "bad.csv").read_text()
+    assert "https://***@host/x.jpg" in text
+    assert [secret for secret in SECRETS if secret in text] == []
+
+
+def test_urls_in_what_a_check_and_an_inspection_list(hostile: Hostile) -> None:
+    table = table_with_urls(hostile.root)
+    with pytest.raises(fs.SourceError, match="^2 of 30 samples") as caught:
+        fs.from_table(table, image_size=8).batch(5).plan(memory="16 MB", check=True)
+    check(caught.value)
+    listed = hostile.root / "bad.csv"
+    command = [sys.executable, "-m", "fitstream", "inspect", str(table), "--csv", str(listed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    text = done.stdout + done.stderr + listed.read_text()
+    assert "https://***@host/x.jpg" in text
+    assert [secret for secret in SECRETS if secret in text] == []
 
 
 def test_urls_in_labels_and_columns(hostile: Hostile) -> None:

@@ -12,24 +12,11 @@ import fitstream
 PACKAGE = Path(fitstream.__file__).parent
 
 #: Calls that run what they read, or may.
-RUNNING = {
-    "eval",
-    "exec",
-    "compile",
-    "__import__",
-    "load",
-    "loads",
-    "Unpickler",
-    "load_module",
-    "exec_module",
-    "literal_eval",
-    "read_pickle",
-    "set_auto_load",
-    "system",
-    "popen",
-}
-#: What only parses text.
-HARMLESS = {"image.load", "json.load", "json.loads", "model.compile", "self.model.compile"}
+RUNNING = re.compile(
+    r"(eval|exec|compile|__import__)"
+    r"|(.*\.)?(Unpickler|read_pickle|exec_module|load_module|set_auto_load|literal_eval|system|popen)"
+    r"|(np|numpy|pickle|cloudpickle|torch|joblib|dill|marshal|yaml|shelve)\.(load|loads|open)"
+)
 ALLOWED = {
     ("engine/sending.py", "pickle.loads"),  # the parcel that the parent made, through the worker's own socket
     ("models.py", "spec.loader.exec_module"),  # the file with the model, which the user names for `fitstream train`
@@ -41,7 +28,7 @@ def running_calls() -> Iterator[tuple[str, str]]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
-                if name.rpartition(".")[2] in RUNNING and name not in HARMLESS and not name.startswith("re."):
+                if RUNNING.fullmatch(name):
                     yield file.relative_to(PACKAGE).as_posix(), name
             elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 yield file.relative_to(PACKAGE).as_posix(), "allow_pickle"
