@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fitstream.constructors import from_arrays, from_batches, from_folder, from_generator, from_sequence, from_table
+from fitstream.constructors import (
+    from_arrays,
+    from_batches,
+    from_folder,
+    from_generator,
+    from_hdf5,
+    from_sequence,
+    from_table,
+)
 from fitstream.dataset import Dataset
 from fitstream.errors import (
     FitstreamError,
@@ -16,10 +24,12 @@ from fitstream.errors import (
     SampleError,
     SourceError,
     Stalled,
+    StateError,
     WorkerDied,
 )
 from fitstream.loader import Loader
 from fitstream.plan import Plan
+from fitstream.ranks import shard_auto
 
 if TYPE_CHECKING:
     from fitstream.training import evaluate, fit, predict
@@ -34,6 +44,7 @@ __all__ = [
     "SampleError",
     "SourceError",
     "Stalled",
+    "StateError",
     "WorkerDied",
     "evaluate",
     "fit",
@@ -41,9 +52,11 @@ __all__ = [
     "from_batches",
     "from_folder",
     "from_generator",
+    "from_hdf5",
     "from_sequence",
     "from_table",
     "predict",
+    "shard_auto",
 ]
 
 __version__ = "0.1.0"

@@ -14,7 +14,7 @@ import numpy as np
 
 from fitstream.errors import PlanError
 from fitstream.operations import Last
-from fitstream.sampling import Indices, Order, Shard
+from fitstream.sampling import Indices, Order, Selection, Shard
 
 __all__ = ["BatchOrder", "Rows"]
 
@@ -74,6 +74,21 @@ class BatchOrder:
             )
 
     @property
+    def size(self) -> int:
+        """Samples of a global batch."""
+        return self._size
+
+    @property
+    def sample_count(self) -> int:
+        """Samples of a pass, of all ranks."""
+        return self._order.count
+
+    @property
+    def selections(self) -> tuple[Selection, ...]:
+        """What chooses and orders samples."""
+        return self._order.selections
+
+    @property
     def capacity(self) -> int:
         """Rows of the largest batch that this rank gets."""
         largest = self._size if self._last in ("pad", "wrap") else min(self._size, self._order.count)
@@ -101,6 +116,18 @@ class BatchOrder:
             return self._wrapped(start + low, start + end)
         passes = np.full(end - low, pass_index, dtype=np.int64)
         return Rows(self._order.span(pass_index, start + low, start + end), passes, high - low)
+
+    def donor(self, pass_index: int, step: int, row: int, attempt: int) -> int:
+        """The sample that takes a bad one's row.
+
+        Args:
+            pass_index: The row's pass.
+            row: Of this rank's part; where it is in the global batch decides, so that ranks draw alike.
+            attempt: From 1; the next one where this one is bad too.
+        Returns:
+            A source index of the same pass.
+        """
+        return self._order.drawn(pass_index, step, self._part(step)[0] + row, attempt)
 
     def _part(self, step: int) -> tuple[int, int, int]:
         """Where this rank's rows of a global batch start, where the real ones end, and where the padding does."""

@@ -7,16 +7,15 @@ A failure becomes a `SampleError` here, the only place that knows the sample, th
 
 from __future__ import annotations
 
-import os
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 
 from fitstream.errors import SampleError
+from fitstream.failures import RowError, is_ctrl_c, sample_error
 from fitstream.operations import Decode, Map
 from fitstream.sampling import Indices, sample_rng
 from fitstream.scratch import Arena
@@ -24,7 +23,7 @@ from fitstream.sources.base import Source
 from fitstream.spec import ArraySpec, Structure, array_spec, copied
 from fitstream.transforms.images import ImageOptions
 
-__all__ = ["Chain", "Filler", "Recipe", "RowError", "whole_rows"]
+__all__ = ["Chain", "Filler", "Recipe", "Tally", "whole_rows"]
 
 
 @final
@@ -58,14 +57,25 @@ class Recipe:
         return any(isinstance(stage, Map) for _, stage in self.stages)
 
 
-@final
-class RowError(Exception):
-    """A failure and the row of the batch that it belongs to."""
+class Tally(NamedTuple):
+    """What lanes count beside their work.
 
-    def __init__(self, row: int, error: SampleError) -> None:
-        super().__init__(row, error)
-        self.row = row
-        self.error = error
+    Attributes:
+        fallback_count: JPEG files that the fast decoder refused and Pillow read.
+        changed_count: Reads of files that were changed after the source was listed.
+        changed_index: One of these samples, or -1.
+    """
+
+    fallback_count: int = 0
+    changed_count: int = 0
+    changed_index: int = -1
+
+    @staticmethod
+    def sum(tallies: Iterable[Tally]) -> Tally:
+        """All together."""
+        each = list(tallies)
+        index = next((one.changed_index for one in each if one.changed_index >= 0), -1)
+        return Tally(sum(one.fallback_count for one in each), sum(one.changed_count for one in each), index)
 
 
 @final
@@ -92,9 +102,12 @@ class Chain:
         ]
 
     @property
-    def fallback_count(self) -> int:
-        """JPEG files that the fast decoder refused and Pillow read."""
-        return sum(decoder.fallback_count for _, _, decoder in self._stages if decoder is not None)
+    def tally(self) -> Tally:
+        """What was counted so far."""
+        fallbacks = sum(decoder.fallback_count for _, _, decoder in self._stages if decoder is not None)
+        if self.reader is None:
+            return Tally(fallbacks)
+        return Tally(fallbacks, self.reader.changed_count, self.reader.changed_index)
 
     def close(self) -> None:
         if self.reader is not None:
@@ -131,15 +144,16 @@ class Chain:
                         options["rng"] = sample_rng(self.recipe.seed, place, pass_index, index)
                     sample = stage.fn(*sample, **options) if isinstance(sample, tuple) else stage.fn(sample, **options)
             return sample
-        except Exception as error:
+        except BaseException as error:
+            row = given = sample = None  # who keeps the error keeps this frame, which must not keep the batch's memory
+            if is_ctrl_c(error):
+                raise
             raise self.failure(error, index, stage_name) from error
 
-    def failure(self, error: Exception, index: int, stage: str) -> SampleError:
+    def failure(self, error: BaseException, index: int, stage: str) -> SampleError:
         """Wrap an error with all that is known of where it happened."""
         path = self.recipe.source.path(index) if self.recipe.source is not None else None
-        own = type(error).__module__.startswith("fitstream.")
-        reason = str(error) if own else f"{type(error).__name__}: {error}"
-        return SampleError(reason, index=index, path=path, stage=stage, user_line=_user_line(error))
+        return sample_error(error, index, path, stage)
 
 
 @final
@@ -169,7 +183,8 @@ class Filler:
         indices: Indices,
         passes: Indices,
         given: Sequence[Any] | None = None,
-        wanted: Callable[[], bool] = lambda: True,
+        watch: Callable[[int], bool] = lambda row: True,
+        on_bad: Callable[[int, int, SampleError], None] | None = None,
     ) -> None:
         """Make the samples of the rows from `start` on.
 
@@ -178,9 +193,11 @@ class Filler:
             indices: Source index of each row, `(rows,)`.
             passes: Pass of each row, `(rows,)`.
             given: Raw samples, where the recipe has no source.
-            wanted: Asked before each sample; the rest is left out once it says no.
+            watch: Called with each row before its sample is made; the rest is left out once it says no.
+            on_bad: Called with the row, its pass and its error where a sample can't be made; then the next one's turn
+                is. None to raise.
         Raises:
-            RowError: At the first row that fails.
+            RowError: At the first row that fails, without `on_bad`.
         """
         fault: SampleError | None = None
         if self._gather is not None:
@@ -189,25 +206,40 @@ class Filler:
                 return
         if given is None and fault is None and self._read_many is not None:
             given, fault = self._fetch(self._read_many, indices)
-        arena, chain, decodes_last = self.chain.arena, self.chain, self._decodes_last
+        failed = False
         for i, (index, pass_index) in enumerate(zip(indices.tolist(), passes.tolist(), strict=True)):
             row = start + i
-            if not wanted():
+            if not watch(row):
                 return
-            try:
-                raw = None if given is None else given[i]
-                target = leaves[0][row] if decodes_last else None
-                sample = chain.sample(index, pass_index, raw, target)
-                self._place(sample, index, row, leaves, target)
-                sample = raw = None  # or they would be held while the next one is made
-            except SampleError as error:
-                # Who keeps the error keeps this frame, which must not keep the batch's memory.
-                leaves, target, given, raw = (), None, None, None
+            error = self.fill_row(leaves, row, index, pass_index, None if given is None else given[i])
+            if error is None:
+                continue
+            if on_bad is None:
+                leaves, given = (), None  # as in `fill_row`
                 raise RowError(row, error) from error.__cause__
-            finally:
-                arena.reset()
-        if fault is not None:
+            on_bad(row, pass_index, error)
+            failed = True
+        if fault is not None and not failed:
             raise RowError(start, fault)
+
+    def fill_row(
+        self, leaves: Sequence[npt.NDArray[Any]], row: int, index: int, pass_index: int, raw: Any = None
+    ) -> SampleError | None:
+        """Make one sample in one row.
+
+        Returns:
+            What failed, or None.
+        """
+        target = leaves[0][row] if self._decodes_last else None
+        try:
+            self._place(self.chain.sample(index, pass_index, raw, target), index, row, leaves, target)
+        except SampleError as error:
+            # Who keeps the error keeps this frame, which must not keep the batch's memory.
+            leaves, target, raw = (), None, None
+            return error
+        finally:
+            self.chain.arena.reset()
+        return None
 
     def _gather_rows(
         self, gather: Callable[..., bool], leaves: Sequence[npt.NDArray[Any]], start: int, indices: Indices
@@ -339,21 +371,3 @@ def _decoder(stage: Decode, arena: Arena) -> Any:
     from fitstream.transforms.decode import ImageDecoder
 
     return ImageDecoder(stage.options, arena)
-
-
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-# The folders of modules that every interpreter has, and of the packages that are installed beside ours.
-_LIBRARIES = tuple(os.path.dirname(os.path.abspath(file)) + os.sep for file in (os.__file__, np.__file__ + "/.."))
-
-
-def _user_line(error: BaseException) -> str | None:
-    """The innermost frame that is neither ours nor a library's, as "file:line in function"."""
-    own = [frame for frame in _frames(error) if not frame[0].startswith((_PACKAGE, *_LIBRARIES))]
-    for file, line, function in reversed(own):
-        return f"{file}:{line} in {function}"
-    return None
-
-
-def _frames(error: BaseException) -> Iterator[tuple[str, int, str]]:
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        yield os.path.abspath(frame.f_code.co_filename), line, frame.f_code.co_name

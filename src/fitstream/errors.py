@@ -5,20 +5,36 @@
     ├── SourceError                  a folder, table or array that cannot be read; file, line, column
     ├── SampleError                  one sample failed; its index, path, stage and the user's own line
     ├── WorkerDied                   a worker process ended by itself; its id, how, and the batch it worked on
+    ├── StateError                   a state that can't be loaded; what changed since it was taken
     ├── Stalled (TimeoutError)       one side waited too long for the other; which, and for how long
     └── LoaderClosed                 an iterator or loader was used after it ended
 
 A message says what failed, with which numbers, why, and what to do. Python's own TypeError is kept for calls that
-don't match a signature. Messages never hold credentials.
+don't match a signature. Messages never hold credentials: the root class takes those of URLs out, and they are taken out
+of attributes that hold files and reasons.
 """
 
 from __future__ import annotations
 
-__all__ = ["FitstreamError", "LoaderClosed", "PlanError", "SampleError", "SourceError", "Stalled", "WorkerDied"]
+from fitstream.redaction import redacted
+
+__all__ = [
+    "FitstreamError",
+    "LoaderClosed",
+    "PlanError",
+    "SampleError",
+    "SourceError",
+    "Stalled",
+    "StateError",
+    "WorkerDied",
+]
 
 
 class FitstreamError(Exception):
-    """Root of all errors of fitstream."""
+    """Root of all errors of fitstream. Credentials in URLs are taken out of its message."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redacted(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class PlanError(FitstreamError, ValueError):
@@ -54,7 +70,7 @@ class SourceError(FitstreamError):
                 place += f", column {column!r}"
             place += ": "
         super().__init__(place + message)
-        self.file = file
+        self.file = None if file is None else redacted(file)
         self.line = line
         self.column = column
 
@@ -87,29 +103,47 @@ class SampleError(FitstreamError):
         if user_line is not None:
             message += f"\n  at {user_line}"
         super().__init__(message)
-        self.reason = reason
+        self.reason = redacted(reason)
         self.index = index
-        self.path = path
+        self.path = None if path is None else redacted(path)
         self.stage = stage
         self.user_line = user_line
 
 
 class WorkerDied(FitstreamError):
-    """A worker process ended by itself, again and again.
+    """A worker process ended by itself, again and again, or whenever it made one sample.
 
     Attributes:
         pid: Its process id.
         exit_code: Its exit code; the signal's number, negative, if one ended it.
+        index: The sample that it worked on, or the first of several; None if there was none.
+        path: The file that holds that sample, or None.
     """
 
-    def __init__(self, message: str, *, pid: int, exit_code: int | None) -> None:
+    def __init__(
+        self, message: str, *, pid: int, exit_code: int | None, index: int | None = None, path: str | None = None
+    ) -> None:
         super().__init__(message)
         self.pid = pid
         self.exit_code = exit_code
+        self.index = index
+        self.path = path
 
 
 class Stalled(FitstreamError, TimeoutError):
     """One side waited too long for the other."""
+
+
+class StateError(FitstreamError):
+    """A state can't be loaded, or the data is not what it was when the state was taken.
+
+    Attributes:
+        changes: What changed since, such as "batch size 32 -> 64"; empty where the state itself is unusable.
+    """
+
+    def __init__(self, message: str, *, changes: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.changes = changes
 
 
 class LoaderClosed(FitstreamError):

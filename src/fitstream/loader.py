@@ -7,18 +7,21 @@ time; a new one ends the older. An error closes the lanes before it is raised; t
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from fitstream.chain import Tally
 from fitstream.engine.board import Run
 from fitstream.engine.pipeline import Pipeline
-from fitstream.errors import LoaderClosed, PlanError
+from fitstream.errors import LoaderClosed, PlanError, Stalled, StateError
 from fitstream.events import LanesChanged, Observer
 from fitstream.measures import Delivered, Meter, Stats
 from fitstream.plan import Plan
+from fitstream.sources.base import Source
 from fitstream.spec import format_bytes
 
 if TYPE_CHECKING:
@@ -40,6 +43,11 @@ class Stream:
         self._closed = False
         self.position = (run.first_pass, run.first_step)
 
+    @property
+    def ended(self) -> bool:
+        """Whether no batch can come any more."""
+        return self._closed or (self._run.total is not None and self._number >= self._run.total)
+
     def take(self) -> Delivered:
         """Wait for the next batch.
 
@@ -53,24 +61,38 @@ class Stream:
             meter = self._loader._meter
             asked = meter.asked()
             try:
-                got = self._pipeline.take(self._run, self._number)
+                delivered = self._deliver()
             except LoaderClosed:
                 raise
             except BaseException as error:
-                # Ctrl-C doesn't wait for a function of the user's that takes long.
-                self._loader._stop(patient=isinstance(error, Exception))
+                # Ctrl-C doesn't wait for a function of the user's that takes long, nor does who waited too long.
+                self._loader._stop(patient=isinstance(error, Exception) and not isinstance(error, Stalled))
                 raise
-            if got is None:
+            if delivered is None:
                 meter.pause()
                 raise StopIteration
-            slot, leaves = got
-            self._number += 1
-            batch = self._loader.plan.batch_structure.build(leaves)
-            delivered = Delivered(batch, slot.pass_index, slot.step, slot.sample_count, slot.last_of_pass)
-            self.position = (slot.pass_index + 1, 0) if slot.last_of_pass else (slot.pass_index, slot.step + 1)
-            self._loader._next = self.position
             meter.got(delivered, asked)
             return delivered
+
+    def _deliver(self) -> Delivered | None:
+        """The next batch that has samples; None after the last."""
+        meter, plan = self._loader._meter, self._loader.plan
+        while (got := self._pipeline.take(self._run, self._number)) is not None:
+            slot, leaves = got
+            if slot.bad:
+                meter.found_bad(slot.bad, plan)
+            self._number += 1
+            self.position = (slot.pass_index + 1, 0) if slot.last_of_pass else (slot.pass_index, slot.step + 1)
+            self._loader._next = self.position
+            self._loader._bookmark.moved(self.position, slot.replay)
+            if slot.bad and slot.sample_count == 0:
+                del got, leaves
+                continue
+            if slot.last_of_pass:
+                self._loader._tell_changed(self._pipeline.crew.tally)
+            batch = plan.batch_structure.build(leaves)
+            return Delivered(batch, slot.pass_index, slot.step, slot.sample_count, slot.last_of_pass)
+        return None
 
     def close(self) -> None:
         """End the stream; a `take()` that waits in another thread raises `LoaderClosed`. The lanes stay."""
@@ -95,6 +117,11 @@ class Loader:
         for observer in observers:
             if not isinstance(observer, Observer):
                 raise PlanError(f"an observer needs a method on_event(event); {type(observer).__name__} has none.")
+        if plan.policy.on_bad_sample == "replace" and plan.order is None:
+            raise PlanError(
+                'on_bad_sample="replace" needs samples that can be read in any order, but these come from a generator. '
+                'Use "skip".'
+            )
         self.plan = plan
         self._meter = Meter(observers)
         self._lock = threading.Lock()
@@ -103,7 +130,14 @@ class Loader:
         self._next = (0, 0)
         #: What `set_epoch` asked for, until a stream begins there.
         self._wish: int | None = None
-        self._peak_bytes = self._fallback_count = self._copy_count = 0
+        # Late, because only a loader needs it and all that it imports.
+        from fitstream.bookmark import Bookmark
+
+        self._bookmark = Bookmark(plan)
+        self._live: weakref.ref[Stream] | None = None
+        self._peak_bytes = self._copy_count = 0
+        self._tally = Tally()
+        self._told_changed = False
         self._closed = False
         processes = 0 if plan.auto_processes else plan.process_count
         self._lanes = LanesChanged(plan.lane_count, processes, plan.lane_reason)
@@ -122,6 +156,57 @@ class Loader:
             raise PlanError(f"epoch={epoch!r} must be a number from 0 on.")
         self._next = (int(epoch), 0)
         self._wish = int(epoch)
+        self._bookmark.loaded = None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether a loaded state begins in mid-pass, and no batch was taken since."""
+        loaded = self._bookmark.loaded
+        return loaded is not None and loaded.step > 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is, of which data: JSON data of less than 1 kB.
+
+        The position is that of the batches *delivered* so far; after the last one of an epoch, it is the start of the
+        next. Batches that lanes have read ahead don't count.
+
+        Returns:
+            A dict for `load_state_dict`, of this loader or another one of the same dataset.
+        """
+        return self.state_at(*self._next)
+
+    def state_at(self, pass_index: int, step: int) -> dict[str, Any]:
+        """The state as it is, or would be, where a given batch comes next.
+
+        Args:
+            pass_index: The batch's pass (epoch), from 0.
+            step: Its place there, from 0; the number of steps of a pass means the start of the next.
+        Raises:
+            PlanError: If there is no such batch.
+        """
+        return self._bookmark.state_at(self.plan.steps, pass_index, step)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a state says, with the very next batch.
+
+        The next `iter(loader)` gives the rest of that epoch, the one after it the next epoch. Lanes, processes and
+        memory may differ from those of the loader that the state is of, and so may the number of ranks, if the global
+        batch is the same. Nothing is read again, but what a generator gave before.
+
+        Args:
+            state: What `state_dict()` returned, perhaps by way of JSON.
+        Raises:
+            StateError: If the state is damaged, of another dataset (with what changed), or an iterator is still open.
+        """
+        if self._closed:
+            raise LoaderClosed("the loader is closed. Make a new one with ds.loader(...).")
+        stream = self._live() if self._live is not None else None
+        if stream is not None and not stream.ended and self._pipeline is not None:
+            raise StateError(
+                "a state can't be loaded under an iterator that is still open: the batches that it gives next would be "
+                "of another place. Let it end, drop it, or make a new loader."
+            )
+        self._next, self._wish = self._bookmark.load(state, self.plan.steps), None
 
     def __len__(self) -> int:
         """Batches of an epoch.
@@ -134,11 +219,12 @@ class Loader:
         return self.plan.steps
 
     def __iter__(self) -> Iterator[Any]:
+        if self._bookmark.loaded is not None:
+            return _Epoch(self, self.stream(single_pass=True))
         pass_index, step = self._next
         # A pass that was left in mid-way is over: the next epoch starts.
         first = pass_index + (step > 0) if self._wish is None else self._wish
-        stream = self.stream(first_pass=first, single_pass=True)
-        return _Epoch(self, stream)
+        return _Epoch(self, self.stream(first_pass=first, single_pass=True))
 
     def stream(
         self,
@@ -168,11 +254,14 @@ class Loader:
                 self._start()
             pipeline = self._pipeline
             assert pipeline is not None
-            run = Run(first_pass, first_step, steps, single_pass)
+            replay = self._bookmark.replay_at(first_pass, first_step)
+            run = Run(first_pass, first_step, steps, single_pass, replay=replay)
             self._next = (first_pass, first_step)
             self._meter.pause()
             pipeline.board.start_run(run)
-            return Stream(self, pipeline, run)
+            stream = Stream(self, pipeline, run)
+            self._live = weakref.ref(stream)
+            return stream
 
     def _start(self) -> None:
         pipeline = Pipeline(self.plan, self._meter.emit, owner=self._meter)
@@ -188,21 +277,38 @@ class Loader:
             if pipeline is None:
                 return
             self._peak_bytes = max(self._peak_bytes, pipeline.peak_bytes)
-            self._fallback_count += pipeline.crew.fallback_count
+            self._tally = Tally.sum((self._tally, pipeline.crew.tally))
+            tally = self._tally
             self._copy_count += pipeline.board.copy_count
             self._lanes, self.plan = pipeline.decision or self._lanes, pipeline.plan
             if self._finalizer is not None:
                 self._finalizer.detach()
         pipeline.close(patient=patient)
+        self._tell_changed(tally)
+
+    def _tell_changed(self, tally: Tally) -> None:
+        """Warn once of files that were changed while they were in use."""
+        if tally.changed_count == 0 or self._told_changed:
+            return
+        self._told_changed = True
+        source = self.plan.source
+        path = source.path(tally.changed_index) if isinstance(source, Source) else None
+        warnings.warn(
+            f"Files were changed after the dataset was made, {path or f'sample {tally.changed_index}'} for one "
+            f"({tally.changed_count:,} reads so far). Batches hold what the files hold now, so a pass may differ from "
+            "the one before. Make the dataset anew when the files are final.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
 
     def stats(self) -> Stats:
         """What was measured so far, over all epochs."""
         meter, pipeline, plan = self._meter, self._pipeline, self.plan
-        peak, fallbacks, copies = self._peak_bytes, self._fallback_count, self._copy_count
+        peak, tally, copies = self._peak_bytes, self._tally, self._copy_count
         lanes = self._lanes
         if pipeline is not None:
             peak = max(peak, pipeline.peak_bytes)
-            fallbacks += pipeline.crew.fallback_count
+            tally = Tally.sum((tally, pipeline.crew.tally))
             copies += pipeline.board.copy_count
             lanes, plan = pipeline.decision or lanes, pipeline.plan
         held = plan.index_bytes + plan.queue_bytes
@@ -221,8 +327,10 @@ class Loader:
             lane_count=lanes.lane_count,
             process_count=lanes.process_count,
             reason=lanes.reason,
-            fallback_count=fallbacks,
+            fallback_count=tally.fallback_count,
+            changed_count=tally.changed_count,
             copy_count=copies,
+            bad_samples=meter.bad_samples,
         )
 
     def keras(self, steps_per_epoch: int | None = None) -> KerasDataset:

@@ -273,10 +273,16 @@ class Tuner:
     def _conclude(self) -> None:
         self._phase, self._may_move = "watching", False
         gain = statistics.median(self._rates) / self._before
-        if gain < _WORTH:
+        told = f"from processes batches came {gain:.2f} times as fast as from threads"
+        pool = self._crew.pool
+        if gain >= _WORTH:
+            self._decide(f"worker processes: {told}")
+        elif pool is not None and pool.lost_count:
+            # In a thread the same would end the program.
+            self._decide(f"worker processes, since some of them died: {told}")
+        else:
             self._crew.move_back()
-        where = "worker processes" if gain >= _WORTH else "threads again"
-        self._decide(f"{where}: from processes batches came {gain:.2f} times as fast as from threads")
+            self._decide(f"threads again: {told}")
 
     # How many?
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,19 @@ import numpy.typing as npt
 from fitstream.sampling import Indices
 from fitstream.scratch import Arena
 
-__all__ = ["Reader", "Sequential", "Source"]
+__all__ = ["Reader", "Sequential", "Source", "Started"]
 
 
 class Reader(ABC):
-    """A source opened by one lane."""
+    """A source opened by one lane.
+
+    Attributes:
+        changed_count: Samples read so far that were changed after the source was listed.
+        changed_index: The first of them, or -1.
+    """
+
+    changed_count = 0
+    changed_index = -1
 
     @abstractmethod
     def read(self, index: int, arena: Arena) -> Any:
@@ -87,17 +95,56 @@ class Source(ABC):
         """Bytes of the user's arrays in memory, which worker processes need one shared copy of."""
         return 0
 
+    @property
+    def least_bytes(self) -> int:
+        """Memory that reading any one sample takes at least, as far as it is known before one is read."""
+        return 0
+
+    @property
+    def block_bytes(self) -> int:
+        """Memory that a lane's reading takes beside the samples, such as blocks of a file that are unpacked whole."""
+        return 0
+
     def path(self, index: int) -> str | None:
         """The file that holds a sample, for errors."""
+        return None
+
+    def fault(self, index: int) -> str | None:
+        """What is wrong with a sample as far as can be told without reading it: a file that is missing, say.
+
+        Called from several threads at once.
+
+        Returns:
+            Why it can't be read, or None.
+        """
         return None
 
     def labels(self) -> npt.NDArray[np.generic] | None:
         """Labels of all samples `(length, ...)`, where they are known without reading samples."""
         return None
 
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """What makes it this source and no other, by name: values, arrays, objects. Where it lies is no part of it."""
+        return {type(self).__name__: self}
+
     @abstractmethod
     def __repr__(self) -> str:
         """One line for people: the kind, where, how many."""
+
+
+@final
+class Started(NamedTuple):
+    """A pass that began.
+
+    Attributes:
+        samples: Gives them.
+        maker: What has `state_dict()` and `load_state_dict(state)` of its own, or None.
+        restored: Whether it goes on from the state that was given.
+    """
+
+    samples: Iterator[Any]
+    maker: Any
+    restored: bool
 
 
 class Sequential(ABC):
@@ -115,12 +162,18 @@ class Sequential(ABC):
         """Read the first sample of the first pass. It is kept, and delivered when that pass starts."""
 
     @abstractmethod
-    def start(self, owner: object) -> Iterator[Any]:
+    def start(self, owner: object, own_state: Any = None) -> Started:
         """Start the next pass.
 
         Args:
             owner: The loader's identity; a source that can run only once serves only one.
+            own_state: Where in the pass, as `Started.maker` told it; None for its start. Ignored where the samples'
+                maker has no state of its own.
         """
+
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """As in `Source`."""
+        return {type(self).__name__: self}
 
     @abstractmethod
     def __repr__(self) -> str: ...
