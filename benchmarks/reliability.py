@@ -11,7 +11,7 @@ The program hangs if nothing happens for 15 s. Processes, shared memory and temp
 after the main process has ended count as left behind. `_reliability_loaders.py` shows how each loader is set up,
 `_reliability_cases.py` what is done, `_reliability_watch.py` how it is watched, `_reliability_judge.py` how judged.
 
-    python benchmarks/reliability.py              # about 9 minutes; writes benchmarks/reliability.md
+    python benchmarks/reliability.py              # about 9 minutes on two idle cores; writes benchmarks/reliability.md
     python benchmarks/reliability.py --quick      # each case once
 """
 
@@ -124,9 +124,17 @@ def main(arguments: Sequence[str]) -> None:
     results = options.out / "results"
     results.mkdir(exist_ok=True)
     told = {"versions": page.versions(), "command": command, "date": start.isoformat(), "runs": bench.found}
-    (results / "reliability.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    (results / "reliability.json").write_text(_without_paths(json.dumps(told, indent=1)) + "\n", encoding="utf-8")
     minutes = (dt.datetime.now(dt.UTC) - start).total_seconds() / 60
     print(f"{len(bench.found)} runs in {minutes:.1f} minutes, {bench.at_once} at once")
+
+
+def _without_paths(text: str) -> str:
+    """Name the folders of this machine, which tracebacks are full of, by what they are."""
+    folders = {str(HERE.parent): "<repository>", sys.prefix: "<environment>", sys.base_prefix: "<python>"}
+    for folder, name in folders.items():
+        text = text.replace(folder, name)
+    return text
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
