@@ -49,7 +49,7 @@ LATE = {
     "psutil": {"machine"},
     "pyarrow": {"sources.table_files"},
     "sklearn": {"demo"},
-    "tensorflow": {"adapters.keras_feed"},
+    "tensorflow": {"adapters.keras_data"},
 }
 
 MOST_LINES = 400

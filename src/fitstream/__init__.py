@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fitstream.checkpoints import Checkpoint
 from fitstream.constructors import from_arrays, from_batches, from_folder, from_generator, from_sequence, from_table
 from fitstream.dataset import Dataset
 from fitstream.errors import (
@@ -16,6 +17,7 @@ from fitstream.errors import (
     SampleError,
     SourceError,
     Stalled,
+    StateError,
     WorkerDied,
 )
 from fitstream.loader import Loader
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from fitstream.training import evaluate, fit, predict
 
 __all__ = [
+    "Checkpoint",
     "Dataset",
     "FitstreamError",
     "Loader",
@@ -34,6 +37,7 @@ __all__ = [
     "SampleError",
     "SourceError",
     "Stalled",
+    "StateError",
     "WorkerDied",
     "evaluate",
     "fit",

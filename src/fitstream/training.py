@@ -20,7 +20,8 @@ import numpy as np
 
 from fitstream.adapters.class_weights import ClassWeights, Weights
 from fitstream.adapters.keras import check_batch, keras
-from fitstream.adapters.keras_feed import Feed, FeedCallback, as_keras_data, build_for_tensorflow
+from fitstream.adapters.keras_data import as_keras_data
+from fitstream.adapters.keras_feed import Feed, FeedCallback, build_for_tensorflow
 from fitstream.adapters.keras_inputs import (
     Batches,
     Running,
