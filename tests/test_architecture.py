@@ -22,9 +22,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # fmt: off
 LAYERS = [
     "errors", "spec", "machine", "memory", "packing", "scratch", "events", "sampling", "sources", "transforms",
-    "operations", "batching", "chain", "budget", "probe", "plan", "planning", "engine", "measures", "loader", "dataset",
-    "constructors", "adapters", "reporting", "training", "__init__", "backend", "models", "runs", "demo", "cli",
-    "__main__",
+    "operations", "batching", "chain", "budget", "probe", "plan", "planning", "codes", "plain", "digests",
+    "fingerprint", "engine", "measures", "state", "bookmark", "loader", "dataset", "constructors", "adapters",
+    "reporting", "training", "__init__", "backend", "models", "runs", "demo", "cli", "__main__",
 ]
 # fmt: on
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from fitstream.errors import PlanError
 from fitstream.operations import Last
-from fitstream.sampling import Indices, Order, Shard
+from fitstream.sampling import Indices, Order, Selection, Shard
 
 __all__ = ["BatchOrder", "Rows"]
 
@@ -72,6 +72,21 @@ class BatchOrder:
                 f"the last batch has {rest} samples, fewer than the {shard.count} ranks, so some rank would get none "
                 'and take fewer steps. Use last="drop", last="pad" or last="wrap".'
             )
+
+    @property
+    def size(self) -> int:
+        """Samples of a global batch."""
+        return self._size
+
+    @property
+    def sample_count(self) -> int:
+        """Samples of a pass, of all ranks."""
+        return self._order.count
+
+    @property
+    def selections(self) -> tuple[Selection, ...]:
+        """What chooses and orders samples."""
+        return self._order.selections
 
     @property
     def capacity(self) -> int:

@@ -5,6 +5,7 @@
     ├── SourceError                  a folder, table or array that cannot be read; file, line, column
     ├── SampleError                  one sample failed; its index, path, stage and the user's own line
     ├── WorkerDied                   a worker process ended by itself; its id, how, and the batch it worked on
+    ├── StateError                   a state that can't be loaded; what changed since it was taken
     ├── Stalled (TimeoutError)       one side waited too long for the other; which, and for how long
     └── LoaderClosed                 an iterator or loader was used after it ended
 
@@ -14,7 +15,16 @@ don't match a signature. Messages never hold credentials.
 
 from __future__ import annotations
 
-__all__ = ["FitstreamError", "LoaderClosed", "PlanError", "SampleError", "SourceError", "Stalled", "WorkerDied"]
+__all__ = [
+    "FitstreamError",
+    "LoaderClosed",
+    "PlanError",
+    "SampleError",
+    "SourceError",
+    "Stalled",
+    "StateError",
+    "WorkerDied",
+]
 
 
 class FitstreamError(Exception):
@@ -110,6 +120,18 @@ class WorkerDied(FitstreamError):
 
 class Stalled(FitstreamError, TimeoutError):
     """One side waited too long for the other."""
+
+
+class StateError(FitstreamError):
+    """A state can't be loaded, or the data is not what it was when the state was taken.
+
+    Attributes:
+        changes: What changed since, such as "batch size 32 -> 64"; empty where the state itself is unusable.
+    """
+
+    def __init__(self, message: str, *, changes: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.changes = changes
 
 
 class LoaderClosed(FitstreamError):

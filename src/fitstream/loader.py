@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from fitstream.bookmark import Bookmark
 from fitstream.engine.board import Run
 from fitstream.engine.pipeline import Pipeline
-from fitstream.errors import LoaderClosed, PlanError
+from fitstream.errors import LoaderClosed, PlanError, StateError
 from fitstream.events import LanesChanged, Observer
 from fitstream.measures import Delivered, Meter, Stats
 from fitstream.plan import Plan
@@ -39,6 +40,11 @@ class Stream:
         self._lock = threading.Lock()
         self._closed = False
         self.position = (run.first_pass, run.first_step)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no batch can come any more."""
+        return self._closed or (self._run.total is not None and self._number >= self._run.total)
 
     def take(self) -> Delivered:
         """Wait for the next batch.
@@ -69,6 +75,7 @@ class Stream:
             delivered = Delivered(batch, slot.pass_index, slot.step, slot.sample_count, slot.last_of_pass)
             self.position = (slot.pass_index + 1, 0) if slot.last_of_pass else (slot.pass_index, slot.step + 1)
             self._loader._next = self.position
+            self._loader._bookmark.moved(self.position, slot.replay)
             meter.got(delivered, asked)
             return delivered
 
@@ -103,6 +110,8 @@ class Loader:
         self._next = (0, 0)
         #: What `set_epoch` asked for, until a stream begins there.
         self._wish: int | None = None
+        self._bookmark = Bookmark(plan)
+        self._live: weakref.ref[Stream] | None = None
         self._peak_bytes = self._fallback_count = self._copy_count = 0
         self._closed = False
         processes = 0 if plan.auto_processes else plan.process_count
@@ -122,6 +131,57 @@ class Loader:
             raise PlanError(f"epoch={epoch!r} must be a number from 0 on.")
         self._next = (int(epoch), 0)
         self._wish = int(epoch)
+        self._bookmark.loaded = None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether a loaded state begins in mid-pass, and no batch was taken since."""
+        loaded = self._bookmark.loaded
+        return loaded is not None and loaded.step > 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is, of which data: JSON data of less than 1 kB.
+
+        The position is that of the batches *delivered* so far; after the last one of an epoch, it is the start of the
+        next. Batches that lanes have read ahead don't count.
+
+        Returns:
+            A dict for `load_state_dict`, of this loader or another one of the same dataset.
+        """
+        return self.state_at(*self._next)
+
+    def state_at(self, pass_index: int, step: int) -> dict[str, Any]:
+        """The state as it is, or would be, where a given batch comes next.
+
+        Args:
+            pass_index: The batch's pass (epoch), from 0.
+            step: Its place there, from 0; the number of steps of a pass means the start of the next.
+        Raises:
+            PlanError: If there is no such batch.
+        """
+        return self._bookmark.state_at(self.plan.steps, pass_index, step)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a state says, with the very next batch.
+
+        The next `iter(loader)` gives the rest of that epoch, the one after it the next epoch. Lanes, processes and
+        memory may differ from those of the loader that the state is of, and so may the number of ranks, if the global
+        batch is the same. Nothing is read again, but what a generator gave before.
+
+        Args:
+            state: What `state_dict()` returned, perhaps by way of JSON.
+        Raises:
+            StateError: If the state is damaged, of another dataset (with what changed), or an iterator is still open.
+        """
+        if self._closed:
+            raise LoaderClosed("the loader is closed. Make a new one with ds.loader(...).")
+        stream = self._live() if self._live is not None else None
+        if stream is not None and not stream.ended and self._pipeline is not None:
+            raise StateError(
+                "a state can't be loaded under an iterator that is still open: the batches that it gives next would be "
+                "of another place. Let it end, drop it, or make a new loader."
+            )
+        self._next, self._wish = self._bookmark.load(state, self.plan.steps), None
 
     def __len__(self) -> int:
         """Batches of an epoch.
@@ -134,11 +194,12 @@ class Loader:
         return self.plan.steps
 
     def __iter__(self) -> Iterator[Any]:
+        if self._bookmark.loaded is not None:
+            return _Epoch(self, self.stream(single_pass=True))
         pass_index, step = self._next
         # A pass that was left in mid-way is over: the next epoch starts.
         first = pass_index + (step > 0) if self._wish is None else self._wish
-        stream = self.stream(first_pass=first, single_pass=True)
-        return _Epoch(self, stream)
+        return _Epoch(self, self.stream(first_pass=first, single_pass=True))
 
     def stream(
         self,
@@ -168,11 +229,14 @@ class Loader:
                 self._start()
             pipeline = self._pipeline
             assert pipeline is not None
-            run = Run(first_pass, first_step, steps, single_pass)
+            replay = self._bookmark.replay_at(first_pass, first_step)
+            run = Run(first_pass, first_step, steps, single_pass, replay=replay)
             self._next = (first_pass, first_step)
             self._meter.pause()
             pipeline.board.start_run(run)
-            return Stream(self, pipeline, run)
+            stream = Stream(self, pipeline, run)
+            self._live = weakref.ref(stream)
+            return stream
 
     def _start(self) -> None:
         pipeline = Pipeline(self.plan, self._meter.emit, owner=self._meter)

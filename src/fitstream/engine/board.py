@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.engine.job import Job
+from fitstream.engine.replay import Replay
 from fitstream.engine.ring import Slot, make_slot
 from fitstream.errors import LoaderClosed, PlanError
 from fitstream.plan import Plan
@@ -42,6 +43,7 @@ class Run:
         total: Batches in all, or None where it goes on for ever or its end isn't known yet.
         single_pass: It ends with the pass that it begins in.
         serial: Its number among the board's runs, from 1; set when it starts.
+        replay: What the samples of a generator before `first_step` must be, or None.
     """
 
     first_pass: int
@@ -49,6 +51,7 @@ class Run:
     total: int | None
     single_pass: bool
     serial: int = 0
+    replay: Replay | None = None
 
 
 @final

@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from queue import Empty
 from typing import Any, final
 
@@ -123,7 +124,8 @@ class Pipeline:
         self._tuner.delivered(run, asked_s)
         if board.extended and board.all_leased(but=slot):
             board.copy_count += 1
-            return slot, slot.copy_out(board.free)
+            told = replace(slot)  # the slot itself may be opened for another batch as soon as it is free
+            return told, slot.copy_out(board.free)
         return slot, slot.hand_out(board.free)
 
     def _advance(self) -> None:

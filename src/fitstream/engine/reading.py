@@ -2,18 +2,24 @@
 
 The generator runs here and nowhere else. Where functions are mapped over its samples, chunks of raw samples go to the
 other lanes, at most one chunk a lane and one more; where not, this lane fills the rows itself.
+
+A run that begins in mid-pass reads again what comes before, and compares it with what it was (`replay`); or the
+generator goes on from a state of its own.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Iterator
 from typing import Any, final
 
 from fitstream.chain import Filler
 from fitstream.engine.board import Board, Chunk, Run
 from fitstream.engine.filling import fill_chunk
+from fitstream.engine.replay import Replay, own_state, rolled
 from fitstream.engine.ring import Slot
-from fitstream.errors import FitstreamError, SourceError
+from fitstream.errors import FitstreamError, SourceError, StateError
 from fitstream.sources.base import Sequential
 from fitstream.spec import copied
 
@@ -45,7 +51,8 @@ class Reading:
         self._size = 1 if self._plan.whole_batches else self._plan.batch_size
         self._run: Run | None = None
         self._iterator: Iterator[Any] | None = None
-        self._pass = self._step = self._index = 0
+        self._maker: Any = None
+        self._pass = self._step = self._index = self._digest = 0
         self._finished = False
 
     def work(self, slot: Slot) -> None:
@@ -71,8 +78,8 @@ class Reading:
         failure = None  # this frame is in its traceback: the cycle would keep the batch's memory
 
     def _start(self, pass_index: int) -> None:
-        self._iterator = None
-        self._pass, self._step, self._index = pass_index, 0, 0
+        self._iterator = self._maker = None
+        self._pass, self._step, self._index, self._digest = pass_index, 0, 0, 0
 
     def _read(self, slot: Slot, run: Run, number: int) -> None:
         rows = slot.rows = 0
@@ -96,6 +103,7 @@ class Reading:
             self._drop(slot, run, number)
             return
         slot.pass_index, slot.step, slot.last_of_pass = self._pass, self._step, ended
+        slot.replay = Replay(self._digest, *self._own_state())
         if not self._plan.whole_batches:
             self._board.set_rows(slot, rows, size if self._plan.last == "pad" else rows)
         self._step += 1
@@ -141,7 +149,10 @@ class Reading:
             want = min(self._size - rows, self._plan.chunk_rows) if self._hands_on else 1
             first = self._index
             try:
-                given, ended = self._pull(want)
+                if self._iterator is None:
+                    self._open(run)
+                    first = self._index
+                given, ended = self._pull(want) if self._board.current(run) else ([], False)
             except BaseException:
                 self._give_room()
                 slot.rows = rows + self._index - first
@@ -178,12 +189,11 @@ class Reading:
         """Up to `want` samples, and whether the pass is known to have ended."""
         length = self._source.length
         given: list[Any] = []
+        assert self._iterator is not None
         try:
-            if self._iterator is None:
-                self._iterator = self._source.start(self._owner)
-                self._skip(self._step * self._size)
             while len(given) < want and (length is None or self._index < length):
                 sample = next(self._iterator)
+                self._digest = rolled(self._digest, sample)
                 given.append(copied(sample) if self._copies else sample)
                 self._index += 1
         except StopIteration:
@@ -194,11 +204,44 @@ class Reading:
             raise self._filler.chain.failure(error, self._index, "read") from error
         return given, length is not None and self._index >= length
 
-    def _skip(self, count: int) -> None:
+    def _open(self, run: Run) -> None:
+        """Start the pass, and go to the step that the run begins with."""
+        replay = run.replay if self._step else None
+        own = None if replay is None or replay.own is None else json.loads(replay.own)
+        try:
+            started = self._source.start(self._owner, own)
+            self._iterator, self._maker = started.samples, started.maker
+            if not started.restored:
+                self._read_again(self._step * self._size, run, replay)
+            elif replay is not None:
+                self._index, self._digest = self._step * self._size, replay.digest or 0
+        except FitstreamError:
+            raise
+        except Exception as error:
+            raise self._filler.chain.failure(error, self._index, "read") from error
+
+    def _read_again(self, count: int, run: Run, replay: Replay | None) -> None:
         assert self._iterator is not None
-        for _ in range(count):
-            next(self._iterator)
+        for sample in itertools.islice(self._iterator, count):
+            self._digest = rolled(self._digest, sample)
             self._index += 1
+            if not self._board.current(run):
+                return
+        if self._index < count:
+            raise StateError(
+                f"{self._source!r}: to go on at batch {self._step} of pass {self._pass}, its first {count:,} samples "
+                f"are read again, but it ended after {self._index:,}. It must give the same samples as before."
+            )
+        if replay is not None and replay.digest is not None and replay.digest != self._digest:
+            raise StateError(
+                f"{self._source!r}: to go on at batch {self._step} of pass {self._pass}, its first {count:,} samples "
+                "were read again, and they differ from those of the run that the state was taken of. Make it give the "
+                "same samples each time (seed its random numbers, fix its order), or give what it returns methods "
+                "state_dict() and load_state_dict(state), or start the pass anew."
+            )
+
+    def _own_state(self) -> tuple[str | None, str | None]:
+        return (None, None) if self._maker is None else own_state(self._maker)
 
     def _check_end(self) -> None:
         length = self._source.length
@@ -213,5 +256,5 @@ class Reading:
             )
 
     def close(self) -> None:
-        self._iterator = None
+        self._iterator = self._maker = None
         self._filler.chain.close()

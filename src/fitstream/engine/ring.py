@@ -53,6 +53,7 @@ class Slot:
         pending: Parts still to be finished before the slot is ready.
         failure: The failure in the lowest row, and that row.
         lease: The handed-out root, while it lives.
+        replay: Where the source is sequential: what a pass has given up to the end of the batch (see `replay`).
     """
 
     index: int
@@ -70,6 +71,7 @@ class Slot:
     pending: int = 0
     failure: tuple[int, BaseException] | None = None
     lease: weakref.ref[Any] | None = None
+    replay: Any = None
 
     @property
     def leased(self) -> bool:

@@ -67,6 +67,12 @@ class ArraySource(Source):
         array = self.arrays[1]
         return array.small_numbers() if isinstance(array, StoredArray) else array
 
+    def fingerprint_parts(self) -> dict[str, Any]:
+        return {
+            f"array{name}": array.some_rows() if isinstance(array, StoredArray) else array
+            for name, array in zip(self.structure.names, self.arrays, strict=True)
+        }
+
     def __repr__(self) -> str:
         kinds = ", ".join(f"{a.dtype.name}{list(a.shape)}" for a in self.arrays)
         return f"{len(self):,} rows of arrays ({kinds})"
@@ -195,6 +201,9 @@ class SequenceSource(Source):
 
     def open(self) -> Reader:
         return _SequenceReader(self.obj)
+
+    def fingerprint_parts(self) -> dict[str, Any]:
+        return {f"{type(self.obj).__name__}": self.obj}
 
     def __repr__(self) -> str:
         return f"{len(self):,} {self.what} of a {type(self.obj).__name__}"

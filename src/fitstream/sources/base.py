@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fitstream.sampling import Indices
 from fitstream.scratch import Arena
 
-__all__ = ["Reader", "Sequential", "Source"]
+__all__ = ["Reader", "Sequential", "Source", "Started"]
 
 
 class Reader(ABC):
@@ -95,9 +95,28 @@ class Source(ABC):
         """Labels of all samples `(length, ...)`, where they are known without reading samples."""
         return None
 
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """What makes it this source and no other, by name: values, arrays, objects. Where it lies is no part of it."""
+        return {type(self).__name__: self}
+
     @abstractmethod
     def __repr__(self) -> str:
         """One line for people: the kind, where, how many."""
+
+
+@final
+class Started(NamedTuple):
+    """A pass that began.
+
+    Attributes:
+        samples: Gives them.
+        maker: What has `state_dict()` and `load_state_dict(state)` of its own, or None.
+        restored: Whether it goes on from the state that was given.
+    """
+
+    samples: Iterator[Any]
+    maker: Any
+    restored: bool
 
 
 class Sequential(ABC):
@@ -115,12 +134,18 @@ class Sequential(ABC):
         """Read the first sample of the first pass. It is kept, and delivered when that pass starts."""
 
     @abstractmethod
-    def start(self, owner: object) -> Iterator[Any]:
+    def start(self, owner: object, own_state: Any = None) -> Started:
         """Start the next pass.
 
         Args:
             owner: The loader's identity; a source that can run only once serves only one.
+            own_state: Where in the pass, as `Started.maker` told it; None for its start. Ignored where the samples'
+                maker has no state of its own.
         """
+
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """As in `Source`."""
+        return {type(self).__name__: self}
 
     @abstractmethod
     def __repr__(self) -> str: ...

@@ -96,6 +96,11 @@ class PackedPaths:
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
+    @property
+    def arrays(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+        """All paths without the root, and where each one starts."""
+        return self._arrays
+
     def encoded(self, index: int) -> bytes:
         """The path of one sample, root included, as bytes."""
         if not 0 <= index < len(self._offsets) - 1:
@@ -200,6 +205,12 @@ class FileSource(Source):
     def labels(self) -> npt.NDArray[Any] | None:
         """Class indices `(count,)` int64, or the numbers of `label_kind="raw"`; read-only."""
         return self._labels
+
+    def fingerprint_parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {"files": self._paths.arrays}
+        if self._labels is not None:
+            parts["labels"] = (self._label_kind, self._class_count, self._labels)
+        return parts | ({} if self.class_names is None else {"class names": self.class_names})
 
     def __repr__(self) -> str:
         classes = "" if self.class_names is None else f", {len(self.class_names):,} classes"

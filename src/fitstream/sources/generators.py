@@ -12,8 +12,8 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast, final
 
-from fitstream.errors import SourceError
-from fitstream.sources.base import Sequential
+from fitstream.errors import SourceError, StateError
+from fitstream.sources.base import Sequential, Started
 
 __all__ = ["GeneratorSource"]
 
@@ -36,7 +36,7 @@ class GeneratorSource(Sequential):
         self.what = what
         self._length = length
         self._lock = threading.Lock()
-        self._kept: tuple[Any, Iterator[Any]] | None = None
+        self._kept: tuple[Any, Any, Iterator[Any]] | None = None
         self._owner: weakref.ref[Any] | None = None
         self._one_shot: Iterator[Any] | None = None
         self._make: Callable[[], Iterable[Any]] | None = None
@@ -48,6 +48,7 @@ class GeneratorSource(Sequential):
             raise SourceError(
                 f"a {type(make).__name__} is not a generator function. Pass the function itself, without calling it."
             )
+        self._given = make if self._make is not None else getattr(make, "gi_code", type(make))
         self.name = getattr(make, "__qualname__", None) or type(make).__name__
 
     @property
@@ -61,7 +62,8 @@ class GeneratorSource(Sequential):
     def first(self) -> Any:
         with self._lock:
             if self._kept is None:
-                iterator = self._begin()
+                made = self._begin()
+                iterator = iter(made)
                 try:
                     sample = next(iterator)
                 except StopIteration:
@@ -69,10 +71,10 @@ class GeneratorSource(Sequential):
                         f"the generator {self.name} yielded nothing, so there is nothing to feed. "
                         "Check the condition that its loop starts with."
                     ) from None
-                self._kept = (sample, iterator)
+                self._kept = (sample, made, iterator)
             return self._kept[0]
 
-    def start(self, owner: object) -> Iterator[Any]:
+    def start(self, owner: object, own_state: Any = None) -> Started:
         with self._lock:
             if self._make is None:
                 taken = self._owner() if self._owner is not None else None
@@ -82,18 +84,43 @@ class GeneratorSource(Sequential):
                         "Pass a function that makes a new generator."
                     )
                 self._owner = weakref.ref(owner)
-            if self._kept is not None:
-                (sample, iterator), self._kept = self._kept, None
-                return itertools.chain([sample], iterator)
-            return self._begin()
+            kept, self._kept = self._kept, None
+            made = self._begin() if kept is None else kept[1]
+            if own_state is not None:
+                restored = self._restored(made, own_state)
+                if restored is not None:
+                    return restored
+            if kept is None:
+                iterator = iter(made)
+                return Started(iterator, _maker(made, iterator), False)
+            sample, made, iterator = kept
+            return Started(itertools.chain([sample], iterator), _maker(made, iterator), False)
 
-    def _begin(self) -> Iterator[Any]:
+    def _restored(self, made: Any, own_state: Any) -> Started | None:
+        """A pass from the maker's own state on; None if it takes no state."""
+        try:
+            if _is_stateful(made):
+                made.load_state_dict(own_state)
+                iterator = iter(made)
+            else:
+                iterator = iter(made)
+                if not _is_stateful(iterator):
+                    return None
+                iterator.load_state_dict(own_state)
+        except Exception as error:
+            raise StateError(
+                f"the generator {self.name} failed to take its own state back, in load_state_dict(): "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return Started(iterator, _maker(made, iterator), True)
+
+    def _begin(self) -> Any:
         if self._make is not None:
             made = self._make()
             if not hasattr(made, "__iter__"):
                 why = "returned None; is its yield missing?" if made is None else f"returned a {type(made).__name__}"
                 raise SourceError(f"the generator function {self.name} must return an iterable, but it {why}")
-            return iter(made)
+            return made
         if self._one_shot is None:
             raise SourceError(
                 f"the generator {self.name} can run only once, and its pass has begun already. "
@@ -102,6 +129,18 @@ class GeneratorSource(Sequential):
         iterator, self._one_shot = self._one_shot, None
         return iterator
 
+    def fingerprint_parts(self) -> dict[str, Any]:
+        return {f"generator {self.name}": self._given}
+
     def __repr__(self) -> str:
         count = "an unknown number of" if self._length is None else f"{self._length:,}"
         return f"{count} {self.what} a pass from the generator {self.name}"
+
+
+def _is_stateful(thing: Any) -> bool:
+    return callable(getattr(thing, "state_dict", None)) and callable(getattr(thing, "load_state_dict", None))
+
+
+def _maker(made: Any, iterator: Any) -> Any:
+    """What can tell where in its pass it is, if anything can."""
+    return next((one for one in (made, iterator) if _is_stateful(one)), None)

@@ -31,6 +31,8 @@ __all__ = ["ReadAhead", "StoredArray", "StoredRows"]
 
 #: Labels that are read whole when all are asked for.
 _SMALL_BYTES = 1 << 24
+#: Rows that stand for all in a fingerprint.
+_FEW_ROWS = 16
 #: Ways of h5py to reach a file by its name. The others hold it in memory, or read it through a Python object.
 _FILE_DRIVERS = {"sec2", "stdio", "windows", "mpio"}
 
@@ -108,6 +110,15 @@ class StoredArray:
                 file=path,
             )
         return StoredRows(found, self._kind, file)
+
+    def some_rows(self) -> tuple[str, tuple[int, ...], list[npt.NDArray[Any]]]:
+        """Dtype, shape, and some rows that stand for all: each may cost the unpacking of a whole block."""
+        rows = self.open()
+        try:
+            places = np.linspace(0, len(self) - 1, min(len(self), _FEW_ROWS)).astype(int)
+            return self.dtype.str, self.shape, [rows.row(int(place)) for place in places]
+        finally:
+            rows.close()
 
     def small_numbers(self) -> npt.NDArray[Any] | None:
         """All of it, if it has one axis and at most 16 MiB; else None."""

@@ -1,0 +1,100 @@
+"""What a code object computes, apart from where it stands: its instructions with their constants in place.
+
+Constants are put where they are used, so that a docstring, which shifts their numbers, changes nothing. Line numbers,
+file names and the names of functions are left out; names of variables are kept.
+"""
+
+from __future__ import annotations
+
+import opcode
+import os
+import types
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["is_library", "read_code", "stored_globals"]
+
+_EXTENDED = opcode.opmap["EXTENDED_ARG"]
+_CACHE = opcode.opmap["CACHE"]
+_CONSTANTS = frozenset(opcode.hasconst)
+_STORE_NAME = opcode.opmap["STORE_NAME"]
+#: Instructions that find a global, and by how many bits the number of its name is shifted.
+_LOADS = {
+    opcode.opmap[name]: shift
+    for name, shift in (("LOAD_GLOBAL", 1), ("LOAD_NAME", 0), ("LOAD_FROM_DICT_OR_GLOBALS", 0))
+    if name in opcode.opmap
+}
+_STORES = {opcode.opmap[name] for name in ("STORE_GLOBAL", "DELETE_GLOBAL")}
+#: What the body of a class stores of where it stands, from Python 3.13 on.
+_WHEREABOUTS = {"__firstlineno__", "__static_attributes__"}
+#: Flags that say how a function is called: *args, **kwargs, generator, coroutine, and asynchronous generator.
+_FLAGS = 0x04 | 0x08 | 0x20 | 0x80 | 0x200
+
+_STANDARD = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def read_code(code: types.CodeType) -> tuple[list[Any], set[str]]:
+    """Take a code object apart.
+
+    Returns:
+        Constants, code objects and other values that together say what it computes, and the names of globals that it
+        reads.
+    """
+    tokens: list[Any] = [
+        code.co_flags & _FLAGS, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_names,
+        code.co_varnames, code.co_freevars, code.co_cellvars, code.co_exceptiontable,
+    ]  # fmt: skip
+    used: set[str] = set()
+    plain, last = bytearray(), b""
+    for operation, argument in _instructions(code):
+        if operation in _LOADS:
+            used.add(code.co_names[argument >> _LOADS[operation]])
+        if operation == _STORE_NAME and code.co_names[argument] in _WHEREABOUTS:
+            if not last:
+                tokens.pop()
+            last = b""
+            continue
+        plain += last
+        last = b"%d %d;" % (operation, argument)
+        if operation in _CONSTANTS:
+            tokens += [bytes(plain), code.co_consts[argument]]
+            plain, last = bytearray(b"%d;" % operation), b""
+    return [*tokens, bytes(plain + last)], used
+
+
+def _instructions(code: types.CodeType) -> Iterator[tuple[int, int]]:
+    bytecode, extended = code.co_code, 0
+    for at in range(0, len(bytecode), 2):
+        operation, argument = bytecode[at], bytecode[at + 1] | extended << 8
+        extended = argument if operation == _EXTENDED else 0
+        if operation not in (_EXTENDED, _CACHE):
+            yield operation, argument
+
+
+def stored_globals(there: dict[str, Any]) -> frozenset[str]:
+    """Names of the globals of a module that functions in it store to: they are state and no constants."""
+    found: set[str] = set()
+    for value in list(there.values()):
+        members = list(vars(value).values()) if isinstance(value, type) else [value]
+        for each in members:
+            function = getattr(each, "__func__", each)
+            if isinstance(function, types.FunctionType) and function.__globals__ is there:
+                found |= _stored(function.__code__)
+    return frozenset(found)
+
+
+def _stored(code: types.CodeType) -> set[str]:
+    names = {code.co_names[argument] for operation, argument in _instructions(code) if operation in _STORES}
+    return names.union(*(_stored(one) for one in code.co_consts if isinstance(one, types.CodeType)))
+
+
+def is_library(file: str | None) -> bool:
+    """Whether code of this file is of the standard library, an installed package or fitstream, not the user's own."""
+    if file is None or file.startswith("<frozen"):
+        return True
+    if file.startswith("<"):
+        return False
+    path = os.path.abspath(file)
+    parts = path.split(os.sep)
+    return path.startswith((_STANDARD, _OURS)) or "site-packages" in parts or "dist-packages" in parts

@@ -1,0 +1,361 @@
+"""Digests of Python things by what they mean: equal in every process, whatever the hash seed, the address or the file.
+
+Functions count by what they compute (`codes`): bytecode, the constants and names in it, defaults, captured values, and
+the functions, classes and values that it finds as globals. Own code, that is code outside the standard library and
+installed packages, is walked through; libraries count by name. Values count by type and content (`plain`), objects by
+class and attributes as pickle would store them. Sets and dicts count without their order. Arrays count by dtype, shape
+and content; above 64 MiB, or where they are mapped from a file, 64 rows stand for all; so do 1,024 members for a
+sequence of more than 4,096.
+
+What has no content that can be read (a lock, a connection, an open file) counts by its type alone and is remembered by
+its name in the program.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import heapq
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import numpy.typing as npt
+
+from fitstream.codes import is_library, read_code, stored_globals
+from fitstream.memory import is_mapped
+from fitstream.plain import IMMUTABLE, as_array, blake, immutable, named, random_state, sample_rows, simple
+
+__all__ = ["Digester", "Place", "Told"]
+
+_WHOLE_BYTES, _LARGE_BYTES = 1 << 26, 1 << 20
+_MANY_MEMBERS, _MEMBERS = 4096, 1024
+_MANY_KEYS = 20_000
+_MOST_THINGS, _DEEPEST = 100_000, 120
+#: Attributes of a class that say nothing of what it does, or where it stands.
+_NO_MEANING = {
+    "__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "__annotations__",
+    "__annotate__", "__annotate_func__", "__annotations_cache__", "__qualname__", "__abstractmethods__", "_abc_impl",
+    "__dataclass_fields__", "__dataclass_params__", "__match_args__", "__parameters__", "__orig_bases__", "__repr__",
+    "__str__", "__slotnames__",
+}  # fmt: skip
+#: Classes that would save a whole model when they are asked what they hold.
+_HEAVY = {"keras", "tensorflow"}
+
+
+@final
+class Place(NamedTuple):
+    """Where a thing was found, in words of the program: `closure variable 'x.file'`."""
+
+    kind: str
+    path: str
+
+    def attribute(self, name: object) -> Place:
+        """A part of it by name."""
+        return Place(self.kind, f"{self.path}.{name}" if self.path else f"{name}")
+
+    def member(self, key: object) -> Place:
+        """A part of it by index or key."""
+        return Place(self.kind, f"{self.path}[{key!r:.20}]")
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.path!r}" if self.path else self.kind
+
+
+_SOMEWHERE = Place("it", "")
+
+
+@final
+class Told(NamedTuple):
+    """Digests of a function or an object.
+
+    Attributes:
+        code: Of what it does.
+        captured: Of each value that it holds, by where.
+    """
+
+    code: bytes
+    captured: dict[str, bytes]
+
+
+@final
+class Digester:
+    """Takes digests of things that may share parts.
+
+    Args:
+        large: Keeps the digests of large arrays, so that the next digester needn't read them again.
+
+    Attributes:
+        unknown: Names of what has no content to read.
+    """
+
+    def __init__(self, large: dict[int, tuple[Any, bytes]] | None = None) -> None:
+        self.unknown: list[str] = []
+        self._large = {} if large is None else large
+        self._done: dict[int, tuple[Any, bytes]] = {}
+        self._active: dict[int, int] = {}
+        self._stored: dict[int, frozenset[str]] = {}
+        self._count = 0
+
+    def told(self, thing: Any) -> Told:
+        """Take a function, or any object, apart into what it does and what it holds."""
+        if isinstance(thing, functools.partial):
+            inner = self.told(thing.func)
+            held = {f"{i}": value for i, value in enumerate(thing.args)} | thing.keywords
+            captured = {f"argument {name!r}": self.value(one, Place("argument", name)) for name, one in held.items()}
+            return Told(blake(b"partial", inner.code), inner.captured | captured)
+        if isinstance(thing, types.MethodType):
+            inner, owner = self.told(thing.__func__), self.told(thing.__self__)
+            return Told(blake(b"method", inner.code, owner.code), owner.captured | inner.captured)
+        if isinstance(thing, types.FunctionType):
+            return self._function(thing)
+        if isinstance(thing, types.GeneratorType):
+            return Told(self.value(thing.gi_code), {})  # what it is at is for its samples to tell
+        if isinstance(thing, (type, types.BuiltinFunctionType, np.ufunc)):
+            return Told(self.value(thing), {})
+        parts = None if _reads_plainly(thing) else self._reduced(thing)
+        if parts is None:
+            return Told(self.value(type(thing)), {"its content": self.value(thing, Place("its content", ""))})
+        made, state, rest = parts
+        code = blake(b"object", self.value(type(thing)), self.value(made))
+        captured = {"its members": self.value(rest, Place("member", ""))}
+        if isinstance(state, dict):
+            places = [(Place("attribute", f"{name}"), value) for name, value in state.items()]
+            return Told(code, captured | {str(place): self.value(value, place) for place, value in places})
+        return Told(code, captured | {"its state": self.value(state, Place("its state", ""))})
+
+    def value(self, thing: Any, place: Place = _SOMEWHERE) -> bytes:
+        """The digest of a thing, 16 bytes."""
+        if type(thing) in IMMUTABLE:
+            return immutable(thing)
+        key = id(thing)
+        if key in self._done:
+            return self._done[key][1]
+        if key in self._active:
+            return blake(b"cycle", str(self._active[key]).encode())
+        self._count += 1
+        if self._count > _MOST_THINGS or len(self._active) > _DEEPEST:
+            return self._unknown(thing, place, "too large")
+        self._active[key] = len(self._active)
+        try:
+            found = self._read(thing, place)
+        finally:
+            del self._active[key]
+        self._done[key] = thing, found  # the thing too, so that its id stays its own
+        return found
+
+    def _unknown(self, thing: Any, place: Place, why: str = "") -> bytes:
+        name = named(type(thing))
+        told = f"{place} (a {name}{', ' + why if why else ''})"
+        if told not in self.unknown:
+            self.unknown.append(told)
+        return blake(b"unknown", name.encode())
+
+    def _read(self, thing: Any, place: Place) -> bytes:
+        if isinstance(thing, np.ndarray):
+            return self._array(thing, place)
+        content = simple(thing)
+        if content is not None:
+            return blake(named(type(thing)).encode(), *content)
+        state = random_state(thing)
+        if state is not None:
+            return blake(b"random", self.value(state, place))
+        container = self._container(thing, place)
+        if container is not None:
+            return container
+        code = self._program(thing, place)
+        if code is not None:
+            return code
+        return self._object(thing, place)
+
+    def _container(self, thing: Any, place: Place) -> bytes | None:
+        kind = type(thing)
+        if kind in (tuple, list):
+            return blake(kind.__name__.encode(), str(len(thing)).encode(), *self._members(thing, place))
+        if kind in (set, frozenset):
+            if len(thing) > _MANY_KEYS:
+                return self._many_keys(thing, {}, place)
+            return blake(b"set", *sorted(self.value(member, place) for member in thing))
+        if kind in (dict, types.MappingProxyType):
+            if len(thing) > _MANY_KEYS:
+                return self._many_keys(thing, thing, place)
+            items = ((self.value(key, place), self.value(value, place.member(key))) for key, value in thing.items())
+            return blake(b"dict", *(part for item in sorted(items) for part in item))
+        return None
+
+    def _members(self, thing: Any, place: Place) -> Iterator[bytes]:
+        places: Iterable[int] = range(len(thing))
+        if len(thing) > _MANY_MEMBERS:
+            places = np.linspace(0, len(thing) - 1, _MEMBERS).astype(np.int64).tolist()
+        return (self.value(thing[i], place.member(i)) for i in places)
+
+    def _many_keys(self, keys: Any, values: Any, place: Place) -> bytes:
+        """A large dict or set of text or numbers: its length, and some members that don't depend on their order."""
+        if {type(key) for key in keys} not in ({str}, {int}):
+            return self._unknown(keys, place, "too large")
+        some = heapq.nsmallest(_MEMBERS, keys)
+        parts = [self.value((key, values[key]) if values else key, place.member(key)) for key in some]
+        return blake(b"many", str(len(keys)).encode(), *parts)
+
+    def _array(self, array: npt.NDArray[Any], place: Place) -> bytes:
+        if array.dtype.hasobject:
+            return blake(b"objects", str(array.shape).encode(), self.value(array.tolist(), place))
+        known = self._large.get(id(array))
+        if known is not None:
+            return known[1]
+        head = (b"array", array.dtype.str.encode(), str(array.shape).encode())
+        if array.nbytes > _WHOLE_BYTES or is_mapped(array):
+            content = np.asarray(array)[sample_rows(len(array), array.nbytes)]
+        else:
+            content = np.asarray(array)
+        found = blake(*head, np.ascontiguousarray(content).reshape(-1).view(np.uint8).data)
+        if array.nbytes > _LARGE_BYTES:
+            self._large[id(array)] = array, found
+        return found
+
+    def _program(self, thing: Any, place: Place) -> bytes | None:
+        """Functions, classes, modules: what is code."""
+        if isinstance(thing, (types.FunctionType, types.MethodType, functools.partial)):
+            told = self.told(thing) if not isinstance(thing, types.FunctionType) else self._function(thing, place)
+            held = (part for name, found in sorted(told.captured.items()) for part in (name.encode(), found))
+            return blake(b"callable", told.code, *held)
+        if isinstance(thing, type):
+            return self._class(thing)
+        if isinstance(thing, types.ModuleType):
+            return blake(b"module", thing.__name__.encode())
+        if isinstance(thing, (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)):
+            owner = getattr(thing, "__self__", None)
+            if owner is None or isinstance(owner, (types.ModuleType, type)):
+                return blake(b"builtin", named(thing).encode())
+            return blake(b"builtin", thing.__qualname__.encode(), self.value(owner, place))
+        if isinstance(thing, np.ufunc):
+            return blake(b"ufunc", thing.__name__.encode())
+        if isinstance(thing, types.CodeType):
+            return self._code(thing)[0]
+        if isinstance(thing, (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)):
+            return self._unknown(thing, place)
+        wrapped = getattr(thing, "__wrapped__", None)
+        if isinstance(thing, functools._lru_cache_wrapper) and wrapped is not None:
+            return blake(b"cached", self.value(wrapped, place))
+        return None
+
+    # Code.
+
+    def _function(self, function: types.FunctionType, place: Place | None = None) -> Told:
+        if is_library(function.__code__.co_filename) and "<locals>" not in function.__qualname__:
+            return Told(blake(b"library", named(function).encode()), {})
+        whole, used = self._code(function.__code__)
+        held: dict[str, tuple[Any, Place]] = {}
+        names = function.__code__.co_freevars
+        for name, cell in zip(names, function.__closure__ or (), strict=True):
+            try:
+                held[f"closure variable {name!r}"] = cell.cell_contents, Place("closure variable", name)
+            except ValueError:  # it has no value yet
+                continue
+        held |= {f"default {i}": (one, Place("default", str(i))) for i, one in enumerate(function.__defaults__ or ())}
+        held |= {f"default {k!r}": (one, Place("default", k)) for k, one in (function.__kwdefaults__ or {}).items()}
+        parts = [whole]
+        for name, value in self._globals(function, used):
+            if isinstance(value, (types.FunctionType, types.ModuleType, types.BuiltinFunctionType, type, *IMMUTABLE)):
+                parts += [name.encode(), self.value(value, Place("global", name))]
+            else:
+                held[f"global {name!r}"] = value, Place("global", name)
+        # Further in, the way to the function tells more than its own names.
+        captured = {n: self.value(v, at if place is None else place.attribute(at.path)) for n, (v, at) in held.items()}
+        return Told(blake(*parts), captured)
+
+    def _globals(self, function: types.FunctionType, used: set[str]) -> Iterator[tuple[str, Any]]:
+        there = function.__globals__
+        stored = self._stored.get(id(there))
+        if stored is None:
+            stored = self._stored[id(there)] = stored_globals(there)
+        for name in sorted(used):
+            if name in there and name not in stored and not name.startswith("__"):
+                yield name, there[name]
+
+    def _code(self, code: types.CodeType) -> tuple[bytes, set[str]]:
+        """The digest of a code object, and the globals that it and the functions in it use."""
+        tokens, used = read_code(code)
+        parts: list[bytes] = []
+        for token in tokens:
+            if isinstance(token, types.CodeType):
+                inner, more = self._code(token)
+                parts.append(inner)
+                used |= more
+            else:
+                parts.append(self.value(token, Place("constant", "")))
+        return blake(b"code", *parts), used
+
+    def _class(self, cls: type) -> bytes:
+        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+        if cls.__module__ != "__main__" and is_library(file) and "<locals>" not in cls.__qualname__:
+            return blake(b"class", named(cls).encode())
+        if issubclass(cls, enum.Enum):
+            members = {name: member.value for name, member in cls.__members__.items()}
+            return blake(b"enum", cls.__qualname__.encode(), self.value(members, Place("enum", cls.__name__)))
+        parts = [self.value(base) for base in cls.__bases__]
+        for name, value in sorted(vars(cls).items()):
+            if name not in _NO_MEANING:
+                place = Place("class attribute", f"{cls.__name__}.{name}")
+                parts += [name.encode(), self._class_attribute(value, place)]
+        return blake(b"class", cls.__qualname__.encode(), *parts)
+
+    def _class_attribute(self, value: Any, place: Place) -> bytes:
+        if isinstance(value, (staticmethod, classmethod)):
+            return self.value(value.__func__, place)
+        if isinstance(value, property):
+            return blake(b"property", *(self.value(one, place) for one in (value.fget, value.fset)))
+        if isinstance(value, functools.cached_property):
+            return self.value(value.func, place)
+        if isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType)):
+            return b"slot"
+        return self.value(value, place)
+
+    # Objects.
+
+    def _object(self, thing: Any, place: Place) -> bytes:
+        array = as_array(thing)
+        if array is not None:
+            return blake(named(type(thing)).encode(), self._array(array, place))
+        parts = self._reduced(thing)
+        if parts is None:
+            return self._unknown(thing, place)
+        made, state, rest = parts
+        found = [b"object", self.value(type(thing)), self.value(made, place), self.value(rest, place)]
+        if isinstance(state, dict):
+            items = sorted((str(name), value) for name, value in state.items()) if _texts(state) else []
+            for name, value in items:
+                found += [name.encode(), self.value(value, place.attribute(name))]
+            if items or not state:
+                return blake(*found)
+        return blake(*found, self.value(state, place))
+
+    @staticmethod
+    def _reduced(thing: Any) -> tuple[Any, Any, Any] | None:
+        """How pickle would make an object again: from what, its attributes, its members. None if it can't."""
+        if any(cls.__module__.partition(".")[0] in _HEAVY for cls in type(thing).__mro__):
+            return None
+        try:
+            reduced = thing.__reduce_ex__(4)
+        except Exception:  # noqa: BLE001  an object's own code may raise anything
+            return None
+        if isinstance(reduced, str):
+            return reduced, None, None
+        made, args, state, members, items = (*reduced, None, None, None)[:5]
+        # The class itself is no argument: the digest of the object has it already.
+        args = tuple(one for one in args if one is not type(thing))
+        if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
+            state = (state[0] or {}) | state[1]  # attributes, and slots
+        return (made, args), state or {}, (list(members or ()), dict(items or ()))
+
+
+def _texts(keys: Iterable[Any]) -> bool:
+    return all(isinstance(key, str) for key in keys)
+
+
+def _reads_plainly(thing: Any) -> bool:
+    """Whether a thing is a value rather than an object with attributes."""
+    kinds: tuple[type[Any], ...] = (np.ndarray, tuple, list, dict, set, frozenset, *IMMUTABLE)
+    return isinstance(thing, types.GeneratorType) or type(thing) in kinds or as_array(thing) is not None

@@ -1,0 +1,89 @@
+"""What a generator has given in a pass, so that it can be brought to the same place again.
+
+The reading lane keeps a rolling digest of the samples that the generator gave. It goes with each batch to where it is
+delivered, and into a state. To resume, the generator is started anew and read up to there; other samples than before
+show in the digest. Of a large array some bytes stand for all: what gives other numbers gives others everywhere.
+
+A generator with `state_dict()` and `load_state_dict(state)` of its own is asked for its state after each batch instead,
+and read on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+__all__ = ["OWN_BYTES", "Replay", "own_state", "rolled"]
+
+#: Of a generator's own state as JSON text. A loader's state has no room for more.
+OWN_BYTES = 900
+#: Bytes of an array that are read, if it has more than twice as many.
+_SOME_BYTES = 4096
+_PLAIN = (int, float, bool, str, bytes, complex, type(None))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A place in a pass of a generator.
+
+    Attributes:
+        digest: Rolling digest of all samples before it; None where it isn't known.
+        own: The generator's own state as JSON text, or None.
+        why: Why a generator that has a state of its own could not tell it.
+    """
+
+    digest: int | None = None
+    own: str | None = None
+    why: str | None = None
+
+
+def rolled(before: int, sample: Any) -> int:
+    """The digest of what was given before and one sample more: 32 bits."""
+    if isinstance(sample, np.ndarray):
+        return zlib.crc32(_some(sample), before ^ len(sample.shape))
+    if isinstance(sample, tuple):
+        for part in sample:
+            before = rolled(before, part)
+        return before
+    if isinstance(sample, dict):
+        for key, part in sample.items():
+            before = rolled(rolled(before, key), part)
+        return before
+    if isinstance(sample, np.generic):
+        return zlib.crc32(sample.tobytes(), before)
+    # Of other objects the text may hold an address.
+    text = repr(sample) if isinstance(sample, _PLAIN) else type(sample).__name__
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"), before)
+
+
+def _some(array: Any) -> bytes | memoryview:
+    if array.dtype.hasobject:
+        return str(array.shape).encode()
+    if array.nbytes <= 2 * _SOME_BYTES:
+        return array.tobytes()  # type: ignore[no-any-return]
+    flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
+    step = max(1, array.size * array.itemsize // _SOME_BYTES)
+    return np.ascontiguousarray(flat[::step]).tobytes()
+
+
+def own_state(maker: Any) -> tuple[str | None, str | None]:
+    """A generator's own state.
+
+    Returns:
+        The state as JSON text, and why there is none, where it can't be kept.
+    """
+    try:
+        state = maker.state_dict()
+        text = json.dumps(state, allow_nan=False)
+        if json.loads(text) != state:
+            return None, "its state_dict() gives something that JSON changes, such as tuples or numbers as keys"
+    except Exception as error:  # noqa: BLE001  it is code of the user's
+        return None, f"its state_dict() can't be had as JSON ({type(error).__name__}: {error})"
+    if len(text) > OWN_BYTES:
+        return None, f"its state_dict() takes {len(text):,} bytes, more than a state has room for"
+    return text, None
