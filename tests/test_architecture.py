@@ -23,7 +23,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     "errors", "spec", "machine", "memory", "packing", "scratch", "events", "sampling", "sources", "transforms",
     "operations", "batching", "chain", "budget", "probe", "plan", "planning", "codes", "plain", "digests",
-    "fingerprint", "engine", "measures", "state", "bookmark", "loader", "dataset", "constructors", "adapters",
+    "fingerprint", "engine", "measures", "state", "bookmark", "loader", "dataset", "constructors",
+    "checkpoint_files", "checkpoints", "adapters",
     "reporting", "training", "__init__", "backend", "models", "runs", "demo", "cli", "__main__",
 ]
 # fmt: on
@@ -50,6 +51,7 @@ LATE = {
     "pyarrow": {"sources.table_files"},
     "sklearn": {"demo"},
     "tensorflow": {"adapters.keras_data"},
+    "torch": {"adapters.keras_state"},
 }
 
 MOST_LINES = 400

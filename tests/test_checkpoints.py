@@ -186,7 +186,10 @@ def seal(path: Path, content: Any) -> None:
         ({"format": "fitstream checkpoint", "version": 1}, "isn't of the form"),
         ({"format": "fitstream checkpoint", "version": 1, "arrays": {"z": {}}}, "isn't of the form"),
         ({"format": "fitstream checkpoint", "version": 1, "arrays": {"a": {"dtype": "O", "shape": [3, 4]}}}, "form"),
-        ({"format": "fitstream checkpoint", "version": 1, "arrays": {"a": {"dtype": "float64", "shape": [4]}}}, "shape"),
+        (
+            {"format": "fitstream checkpoint", "version": 1, "arrays": {"a": {"dtype": "float64", "shape": [4]}}},
+            "shape",
+        ),
     ],
 )
 def test_what_is_not_ours_is_broken_even_if_its_checksums_are_right(
@@ -250,7 +253,9 @@ def test_a_second_run_is_refused_with_the_process_that_holds_the_folder(folder: 
 
 
 def test_the_folder_is_free_after_its_process_was_killed(tmp_path: Path) -> None:
-    program = f"import os, signal; from fitstream.checkpoints import *\nf = CheckpointFolder(Checkpoint({str(tmp_path)!r}))\n"
+    program = (
+        f"import os, signal; from fitstream.checkpoints import *\nf = CheckpointFolder(Checkpoint({str(tmp_path)!r}))\n"
+    )
     done = subprocess.run([sys.executable, "-c", program + "os.kill(os.getpid(), signal.SIGKILL)"], check=False)
     assert done.returncode == -signal.SIGKILL
     with open_folder(tmp_path) as folder:

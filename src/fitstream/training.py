@@ -11,6 +11,7 @@ a pass too, that of its epoch, so that a run that was resumed validates on what 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ import numpy as np
 
 from fitstream.adapters.class_weights import ClassWeights, Weights
 from fitstream.adapters.keras import check_batch, keras
+from fitstream.adapters.keras_checkpoint import Keeper, KeptCallbacks, open_keeper
 from fitstream.adapters.keras_data import as_keras_data
 from fitstream.adapters.keras_feed import Feed, FeedCallback, build_for_tensorflow
 from fitstream.adapters.keras_inputs import (
@@ -31,6 +33,7 @@ from fitstream.adapters.keras_inputs import (
     to_batches,
     to_validation,
 )
+from fitstream.checkpoints import Checkpoint
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError
 from fitstream.loader import Loader
@@ -54,6 +57,7 @@ def fit(
     verbose: Verbose = "auto",
     memory: int | str = "auto",
     workers: int | str = "auto",
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
     processes: int | None = None,
     batch_size: int | None = None,
     validation_freq: int | Sequence[int] = 1,
@@ -83,6 +87,10 @@ def fit(
             notebook, and 0 elsewhere.
         memory: Budget for training and validation together, as in `ds.plan`; a Loader keeps its own.
         workers: Lanes of each loader that is made here, as in `ds.plan`.
+        checkpoint: A folder to write checkpoints into, or a `fitstream.Checkpoint` that also says when. If there is one,
+            training goes on from the newest that is whole, whatever `initial_epoch` says and whatever the model is: call
+            it again with the same arguments. Where training was complete, its outcome is restored; with more `epochs` it
+            goes on.
         processes: Worker processes of each, as in `ds.plan`.
         batch_size: For a Dataset that isn't batched, and for arrays (32 if None).
         validation_freq: Validate every so many epochs, or after those listed, counted from 1.
@@ -91,6 +99,7 @@ def fit(
         Keras's `History`.
     Raises:
         PlanError: If something can't work, before anything starts.
+        StateError: If checkpoints are of other data or another model, none is whole, or one can't be written.
         FitstreamError: What failed while batches were made, on each backend.
     """
     epochs, initial_epoch = _whole("epochs", epochs, 1), _whole("initial_epoch", initial_epoch, 0)
@@ -116,18 +125,19 @@ def fit(
             _check_repeats(other_feed, "validation_data", "validation_steps", validation_steps, count)
         _check_execution(model, [feed, other_feed])
         build_for_tensorflow(model, feed.spec)
-        progress = _progress(opened, verbose, feed, other_feed, epochs, initial_epoch)
-        told = [FeedCallback(feed, other_feed, epochs), *_flat(callbacks), *progress]
+        users = _flat(callbacks)
+        keeper = open_keeper(opened, checkpoint, model, (feed, other_feed), epochs, users)
+        start = (initial_epoch, 0) if keeper is None or keeper.start is None else keeper.start
+        progress = _progress(opened, verbose, feed, other_feed, epochs, *start)
+        told = [FeedCallback(feed, other_feed, epochs), *users, *progress]
         return model.fit(
             x=as_keras_data(feed),
             epochs=epochs,
-            initial_epoch=initial_epoch,
+            initial_epoch=start[0],
             validation_data=validation_data if other_feed is None else as_keras_data(other_feed),
             validation_steps=validation_steps if other_feed is None else None,
             validation_freq=validation_freq,
-            callbacks=_callbacks(
-                opened, told, add_history=True, model=model, epochs=epochs, steps=feed.steps, verbose=0
-            ),
+            callbacks=_fit_callbacks(opened, told, users, keeper, model=model, epochs=epochs, steps=feed.steps),
             verbose=0,
             shuffle=False,
         )
@@ -313,6 +323,19 @@ def _callbacks(opened: contextlib.ExitStack, told: Sequence[Any], **settings: An
     return callbacks
 
 
+def _fit_callbacks(
+    opened: contextlib.ExitStack, told: list[Any], users: list[Any], keeper: Keeper | None, **settings: Any
+) -> keras.callbacks.CallbackList:
+    settings |= {"add_history": True, "verbose": 0}
+    if keeper is None:
+        return _callbacks(opened, told, **settings)
+    # Where only the outcome is restored, nobody hears of a training.
+    called = [each for each in told if not keeper.complete or isinstance(each, FeedCallback)]
+    callbacks = KeptCallbacks(keeper, called, users, **settings)
+    opened.callback(_end_threads, callbacks)
+    return callbacks
+
+
 def _end_threads(callbacks: keras.callbacks.CallbackList) -> None:
     # Keras calls callbacks from threads, which it ends only when a loop ends well.
     executor = getattr(callbacks, "_executor", None)
@@ -335,7 +358,13 @@ def _check_verbose(verbose: Verbose) -> None:
 
 
 def _progress(
-    opened: contextlib.ExitStack, verbose: Verbose, feed: Feed, other: Feed | None, epochs: int, initial_epoch: int
+    opened: contextlib.ExitStack,
+    verbose: Verbose,
+    feed: Feed,
+    other: Feed | None,
+    epochs: int,
+    initial_epoch: int,
+    initial_step: int,
 ) -> list[keras.callbacks.Callback]:
     _check_verbose(verbose)
     if verbose == 0:
@@ -344,7 +373,7 @@ def _progress(
     from fitstream.reporting.progress import make_callback
 
     others = [] if other is None else [other.loader]
-    callback = make_callback(feed.loader, epochs, feed.steps, initial_epoch, verbose, others)
+    callback = make_callback(feed.loader, epochs, feed.steps, initial_epoch, verbose, others, initial_step=initial_step)
     opened.callback(callback.close)
     return [callback]
 
