@@ -87,10 +87,10 @@ def fit(
             notebook, and 0 elsewhere.
         memory: Budget for training and validation together, as in `ds.plan`; a Loader keeps its own.
         workers: Lanes of each loader that is made here, as in `ds.plan`.
-        checkpoint: A folder to write checkpoints into, or a `fitstream.Checkpoint` that also says when. If there is one,
-            training goes on from the newest that is whole, whatever `initial_epoch` says and whatever the model is: call
-            it again with the same arguments. Where training was complete, its outcome is restored; with more `epochs` it
-            goes on.
+        checkpoint: A folder for checkpoints, or a `fitstream.Checkpoint` that also says when they are written. Called
+            again with the same arguments, training goes on from the newest one that is whole, whatever the model's
+            weights and `initial_epoch` are. Where it was complete, its outcome is restored; with more `epochs` it goes
+            on.
         processes: Worker processes of each, as in `ds.plan`.
         batch_size: For a Dataset that isn't batched, and for arrays (32 if None).
         validation_freq: Validate every so many epochs, or after those listed, counted from 1.

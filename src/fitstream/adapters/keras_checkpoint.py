@@ -104,8 +104,8 @@ class Keeper:
         if self._rules.every_steps is not None and not self._within:
             raise PlanError(
                 f"every_steps={self._rules.every_steps}: on JAX, with steps_per_execution="
-                f"{int(self._model.steps_per_execution)} and {self._feed.steps} steps an epoch, training can go on only "
-                "from an epoch's end. Leave every_steps out, or make the steps of an epoch a multiple."
+                f"{int(self._model.steps_per_execution)} and {self._feed.steps} steps an epoch, training can go on "
+                "only from an epoch's end. Leave every_steps out, or make the steps of an epoch a multiple."
             )
 
     # Going on.
@@ -125,6 +125,10 @@ class Keeper:
                 f"{found.path} is of epoch {done}, but epochs={self._epochs} is the last one. Use epochs={done} or "
                 "more, or another folder."
             )
+        # First, because what changed in the data changes the steps of an epoch too.
+        self._feed.loader.load_state_dict(content["loader"])
+        if self._other_feed is not None and content["validation"] is not None:
+            self._other_feed.loader.load_state_dict(content["validation"])
         self._check_same(found)
         self._step = self._saved_step = content["step"]
         self._epoch, self._epoch_step = content["epoch"], content["epoch_step"]
@@ -133,10 +137,7 @@ class Keeper:
         self.complete = content["final"]
         self.start = (self._epochs if self.complete or self._stopped else self._epoch, self._epoch_step)
         self._loaders = {name: content[name] for name in ("loader", "validation")}
-        self._feed.loader.load_state_dict(content["loader"])
         self._feed.resumed = self._epoch_step
-        if self._other_feed is not None and content["validation"] is not None:
-            self._other_feed.loader.load_state_dict(content["validation"])
         _build_metrics_for_tensorflow(self._model, self._feed)
 
     def _check_same(self, found: Stored) -> None:
@@ -154,9 +155,7 @@ class Keeper:
                 "given then, or another folder.",
                 changes=tuple(changes),
             )
-        newer = [
-            f"{name} {saved.get(name)} -> {version}" for name, version in here.items() if saved.get(name) != version
-        ]
+        newer = [f"{name} {saved.get(name)} -> {here[name]}" for name in here if saved.get(name) != here[name]]
         if newer:
             warnings.warn(
                 f"{found.path} is of other versions: {'; '.join(newer)}. Results may differ in their last bits.",

@@ -1,8 +1,8 @@
 """A feed in the form that Keras takes on each backend.
 
-JAX and PyTorch take batches from a PyDataset, in the main thread; TensorFlow from a generator, in its own threads. Where
-an epoch's end isn't a matter of its number of batches alone (a pass of unknown length; the rest of an epoch that an
-earlier run began), it is an `OpenLength` that ends it on JAX and PyTorch; on TensorFlow it is `FeedCallback`.
+JAX and PyTorch take batches from a PyDataset, in the main thread; TensorFlow from a generator, in its own threads.
+Where Keras can't foresee an epoch's end (a pass of unknown length; the rest of an epoch that an earlier run began), an
+`OpenLength` ends it on JAX and PyTorch, and `FeedCallback` on TensorFlow.
 """
 
 from __future__ import annotations

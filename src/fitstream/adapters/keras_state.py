@@ -236,7 +236,7 @@ class Callbacks:
         kind = name.partition("#")[0].rpartition(".")[2]
         warnings.warn(
             f"{kind}.{attribute} is a {type(value).__name__}, which a checkpoint can't hold: after a resumption it is "
-            "what on_train_begin makes it. State in numbers, text, arrays, and lists, tuples and dicts of these is kept.",
+            "what on_train_begin makes it. Numbers, text, arrays, and lists, tuples and dicts of these are kept.",
             stacklevel=2,
         )
 
@@ -275,7 +275,7 @@ def random_states(arrays: Arrays) -> dict[str, Any]:
     version, numbers, gauss = random.getstate()
     states: dict[str, Any] = {
         "python": (version, np.array(numbers, np.uint32), gauss),
-        "numpy": np.random.get_state(legacy=False),
+        "numpy": np.random.get_state(legacy=False),  # noqa: NPY002  users' code may draw from it
     }
     if keras.backend.backend() == "torch":
         import torch
@@ -298,7 +298,7 @@ def restore_random_states(data: Any, arrays: Mapping[str, np.ndarray]) -> None:
             generator.state.assign(states["keras"])
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers.tolist()), gauss))
-    np.random.set_state(states["numpy"])
+    np.random.set_state(states["numpy"])  # noqa: NPY002
     if "torch" in states:
         import torch
 
