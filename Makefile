@@ -1,7 +1,7 @@
 # Every target sets up what it needs, once, in .venv: the stamps are remade when pyproject.toml changes.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-adapters test-backends soak lint types bench bench-quick bench-jpeg clean
+.PHONY: help demo test test-core test-adapters test-backends soak lint types bench bench-quick bench-jpeg reliability clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -45,6 +45,7 @@ test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch
 soak: $(VENV)/test.stamp ## What takes minutes: every split of lanes, many epochs, random kills
 	$(PYTEST) tests/soak/every_split.py tests/soak/long_runs.py
 	$(PY) tests/soak/stress_processes.py 120
+	$(PYTEST) tests/test_resuming_machine.py --hypothesis-profile=soak
 
 # In an environment of their own, for the peers' sake.
 bench: $(VENV)-bench/ready.stamp ## All benchmarks, fitstream and its peers
@@ -59,6 +60,9 @@ bench-quick: $(VENV)-bench/ready.stamp ## Do all benchmarks work? The numbers me
 
 bench-jpeg: $(VENV)-bench/ready.stamp ## JPEG to batches only
 	$(VENV)-bench/bin/python benchmarks/jpeg_feed.py
+
+reliability: $(VENV)-bench/ready.stamp ## What fitstream and its peers make of crashes, bad samples and interruptions
+	$(VENV)-bench/bin/python benchmarks/reliability.py
 
 clean: ## Remove the virtual environment and all caches
 	rm -rf $(VENV) $(VENV)-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist fitstream-demo

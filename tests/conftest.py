@@ -1,10 +1,8 @@
-"""What all tests share: small pictures, and the rule that no lane outlives its test."""
+"""What all tests share: small pictures, and the rule that a test leaves nothing behind."""
 
 from __future__ import annotations
 
-import gc
-import threading
-import time
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,30 +11,34 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+import leaks
+
 # An example may take long on a machine that does other work: how fast things are is for the benchmarks to say.
 settings.register_profile("fitstream", deadline=None)
+# For `make soak`, by --hypothesis-profile=soak.
+settings.register_profile("soak", deadline=None, max_examples=1000)
 settings.load_profile("fitstream")
 
 MakePictures = Callable[..., Path]
 
 
-def _lanes() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("fitstream")]
+@pytest.fixture(scope="session", autouse=True)
+def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Temporary files of the tests, and of the processes that they start, go where no other program puts its own."""
+    folder = str(tmp_path_factory.mktemp("temporary"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", folder)
+        patch.setenv("TMPDIR", folder)
+        yield
 
 
 @pytest.fixture(autouse=True)
-def no_lanes_left() -> Iterator[None]:
-    """Fail the test that leaves a lane running."""
+def nothing_left(own_temporary_folder: None) -> Iterator[None]:
+    """Fail the test that leaves a thread, process, descriptor, shared memory or temporary file; see `leaks.py`."""
+    before = leaks.take()
     yield
-    if _lanes():
-        # A loader that only a failed test's frames, or a cycle, still hold ends with its collection.
-        gc.collect()
-        deadline = time.monotonic() + 5
-        while _lanes() and time.monotonic() < deadline:
-            for thread in threading.enumerate():
-                if thread.name.startswith("fitstream"):
-                    thread.join(timeout=0.1)
-    assert not _lanes(), "lanes outlived the test"
+    found = leaks.left_for_good(before)
+    assert not found, "left by the test: " + "; ".join(found)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ MakePictures = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def keep_the_handler_of_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fitstream.cli._watch_for_interrupts", lambda: None)
+    monkeypatch.setattr("fitstream.cli.watch_for_interrupts", lambda: None)
 
 
 def run(*arguments: str | Path) -> int:
@@ -147,7 +147,7 @@ def test_errors_of_others_keep_their_traceback(
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("fitstream.cli.fs.from_folder", broken)
+    monkeypatch.setattr("fitstream.cli_options.fs.from_folder", broken)
     with pytest.raises(ZeroDivisionError):
         main(["plan", str(make_pictures(tmp_path / "photos"))])
 

@@ -22,6 +22,7 @@ from fitstream.errors import (
 )
 from fitstream.loader import Loader
 from fitstream.plan import Plan
+from fitstream.ranks import shard_auto
 
 if TYPE_CHECKING:
     from fitstream.training import evaluate, fit, predict
@@ -48,6 +49,7 @@ __all__ = [
     "from_sequence",
     "from_table",
     "predict",
+    "shard_auto",
 ]
 
 __version__ = "0.1.0"

@@ -117,6 +117,18 @@ class BatchOrder:
         passes = np.full(end - low, pass_index, dtype=np.int64)
         return Rows(self._order.span(pass_index, start + low, start + end), passes, high - low)
 
+    def donor(self, pass_index: int, step: int, row: int, attempt: int) -> int:
+        """The sample that takes a bad one's row.
+
+        Args:
+            pass_index: The row's pass.
+            row: Of this rank's part; where it is in the global batch decides, so that ranks draw alike.
+            attempt: From 1; the next one where this one is bad too.
+        Returns:
+            A source index of the same pass.
+        """
+        return self._order.drawn(pass_index, step, self._part(step)[0] + row, attempt)
+
     def _part(self, step: int) -> tuple[int, int, int]:
         """Where this rank's rows of a global batch start, where the real ones end, and where the padding does."""
         size, count = self._size, self._order.count

@@ -8,6 +8,8 @@ A failure becomes a `SampleError` here, the only place that knows the sample, th
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from fitstream.sources.base import Source
 from fitstream.spec import ArraySpec, Structure, array_spec, copied
 from fitstream.transforms.images import ImageOptions
 
-__all__ = ["Chain", "Filler", "Recipe", "RowError", "whole_rows"]
+__all__ = ["Chain", "Filler", "Recipe", "RowError", "is_ctrl_c", "whole_rows"]
 
 
 @final
@@ -131,14 +133,18 @@ class Chain:
                         options["rng"] = sample_rng(self.recipe.seed, place, pass_index, index)
                     sample = stage.fn(*sample, **options) if isinstance(sample, tuple) else stage.fn(sample, **options)
             return sample
-        except Exception as error:
+        except BaseException as error:
+            row = given = sample = None  # who keeps the error keeps this frame, which must not keep the batch's memory
+            if is_ctrl_c(error):
+                raise
             raise self.failure(error, index, stage_name) from error
 
-    def failure(self, error: Exception, index: int, stage: str) -> SampleError:
+    def failure(self, error: BaseException, index: int, stage: str) -> SampleError:
         """Wrap an error with all that is known of where it happened."""
         path = self.recipe.source.path(index) if self.recipe.source is not None else None
         own = type(error).__module__.startswith("fitstream.")
-        reason = str(error) if own else f"{type(error).__name__}: {error}"
+        told = str(error)
+        reason = told if own else f"{type(error).__name__}: {told}" if told else type(error).__name__
         return SampleError(reason, index=index, path=path, stage=stage, user_line=_user_line(error))
 
 
@@ -169,7 +175,8 @@ class Filler:
         indices: Indices,
         passes: Indices,
         given: Sequence[Any] | None = None,
-        wanted: Callable[[], bool] = lambda: True,
+        watch: Callable[[int], bool] = lambda row: True,
+        on_bad: Callable[[int, int, SampleError], None] | None = None,
     ) -> None:
         """Make the samples of the rows from `start` on.
 
@@ -178,9 +185,11 @@ class Filler:
             indices: Source index of each row, `(rows,)`.
             passes: Pass of each row, `(rows,)`.
             given: Raw samples, where the recipe has no source.
-            wanted: Asked before each sample; the rest is left out once it says no.
+            watch: Called with each row before its sample is made; the rest is left out once it says no.
+            on_bad: Called with the row, its pass and its error where a sample can't be made; then the next one's turn
+                is. None to raise.
         Raises:
-            RowError: At the first row that fails.
+            RowError: At the first row that fails, without `on_bad`.
         """
         fault: SampleError | None = None
         if self._gather is not None:
@@ -189,25 +198,40 @@ class Filler:
                 return
         if given is None and fault is None and self._read_many is not None:
             given, fault = self._fetch(self._read_many, indices)
-        arena, chain, decodes_last = self.chain.arena, self.chain, self._decodes_last
+        failed = False
         for i, (index, pass_index) in enumerate(zip(indices.tolist(), passes.tolist(), strict=True)):
             row = start + i
-            if not wanted():
+            if not watch(row):
                 return
-            try:
-                raw = None if given is None else given[i]
-                target = leaves[0][row] if decodes_last else None
-                sample = chain.sample(index, pass_index, raw, target)
-                self._place(sample, index, row, leaves, target)
-                sample = raw = None  # or they would be held while the next one is made
-            except SampleError as error:
-                # Who keeps the error keeps this frame, which must not keep the batch's memory.
-                leaves, target, given, raw = (), None, None, None
+            error = self.fill_row(leaves, row, index, pass_index, None if given is None else given[i])
+            if error is None:
+                continue
+            if on_bad is None:
+                leaves, given = (), None  # as in `fill_row`
                 raise RowError(row, error) from error.__cause__
-            finally:
-                arena.reset()
-        if fault is not None:
+            on_bad(row, pass_index, error)
+            failed = True
+        if fault is not None and not failed:
             raise RowError(start, fault)
+
+    def fill_row(
+        self, leaves: Sequence[npt.NDArray[Any]], row: int, index: int, pass_index: int, raw: Any = None
+    ) -> SampleError | None:
+        """Make one sample in one row.
+
+        Returns:
+            What failed, or None.
+        """
+        target = leaves[0][row] if self._decodes_last else None
+        try:
+            self._place(self.chain.sample(index, pass_index, raw, target), index, row, leaves, target)
+        except SampleError as error:
+            # Who keeps the error keeps this frame, which must not keep the batch's memory.
+            leaves, target, raw = (), None, None
+            return error
+        finally:
+            self.chain.arena.reset()
+        return None
 
     def _gather_rows(
         self, gather: Callable[..., bool], leaves: Sequence[npt.NDArray[Any]], start: int, indices: Indices
@@ -313,6 +337,15 @@ class _Misfit(Exception):
 @final
 class _ReadTogether(Exception):
     """Samples that could be read one by one, but not many at a time. The message is for people."""
+
+
+def is_ctrl_c(error: BaseException) -> bool:
+    """Whether an exception is the user's Ctrl-C, which no policy may swallow, and not raised by a function itself."""
+    return (
+        isinstance(error, KeyboardInterrupt)
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    )
 
 
 def whole_rows(values: Sequence[npt.NDArray[Any]], names: Sequence[str]) -> int:

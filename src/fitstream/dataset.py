@@ -13,12 +13,14 @@ import numpy as np
 
 from fitstream.batching import BatchOrder
 from fitstream.chain import Chain, Filler, RowError
+from fitstream.checking import check_samples
 from fitstream.errors import PlanError
 from fitstream.events import Observer
 from fitstream.loader import Loader
 from fitstream.operations import Batch, Last, Map, Operation, told
 from fitstream.plan import Plan
 from fitstream.planning import make_plan
+from fitstream.policy import DEFAULT, OnBadSample, Policy
 from fitstream.probe import probe, recipe_of, sample_order
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
@@ -317,7 +319,15 @@ class Dataset:
 
     # Running it.
 
-    def plan(self, memory: int | str = "auto", workers: int | str = "auto", processes: int | None = None) -> Plan:
+    def plan(
+        self,
+        memory: int | str = "auto",
+        workers: int | str = "auto",
+        processes: int | None = None,
+        policy: Policy = DEFAULT,
+        *,
+        check: bool = False,
+    ) -> Plan:
         """Work out the memory, or refuse.
 
         Reads one sample and starts nothing; safe in a notebook.
@@ -330,16 +340,22 @@ class Dataset:
             processes: Worker processes to spread the lanes over; 0 for threads of this process. None starts with
                 threads, and moves to processes if batches are measured to come faster from there and the budget has
                 room for them.
+            policy: What becomes of samples that can't be made, as `loader` says it.
+            check: Look for all files first, without reading them. Samples that are no files can't be looked for.
         Returns:
             A plan with `projected_bytes <= budget_bytes`. `print(plan)` explains it.
         Raises:
             PlanError: If two slots and one lane cannot fit.
             SampleError: If the first sample can't be made.
+            SourceError: If `check` finds files that are missing, empty, closed to us, or no files; names the first ten.
         """
+        if check and isinstance(self._source, Source):
+            check_samples(self._source, self._operations)
         size = self._whole_batch_size
         # fmt: off
         return make_plan(
-            self._source, self._operations, whole_batch_size=size, memory=memory, workers=workers, processes=processes)
+            self._source, self._operations, whole_batch_size=size, memory=memory, workers=workers, processes=processes,
+            policy=policy)
         # fmt: on
 
     def loader(
@@ -347,6 +363,9 @@ class Dataset:
         memory: int | str = "auto",
         workers: int | str = "auto",
         processes: int | None = None,
+        on_bad_sample: OnBadSample = "raise",
+        max_bad_fraction: float = 0.01,
+        sample_timeout_s: float | None = 300.0,
         observers: Sequence[Observer] = (),
     ) -> Loader:
         """Plan, and make a loader.
@@ -355,11 +374,19 @@ class Dataset:
             memory: As in `plan`.
             workers: As in `plan`.
             processes: As in `plan`. Worker processes that are asked for are started here.
+            on_bad_sample: What becomes of a sample that can't be made, takes too long, or ends its worker process:
+                "raise" its error; "skip" it, so that its batch is smaller; or "replace" it by another of the same pass,
+                drawn by its place. `loader.stats().bad_samples` lists them.
+            max_bad_fraction: Share of a pass's samples above which the epoch fails all the same, from 10 bad ones on.
+            sample_timeout_s: Seconds that one sample may take; None for no deadline. A worker process that hangs is
+                replaced, and `on_bad_sample` decides; with threads it is a `Stalled` error. With `workers=0` nobody
+                watches.
             observers: Called with each event.
         Raises:
             PlanError: If the plan is refused, or a function or the source can't be sent to a worker process.
         """
-        return Loader(self.plan(memory, workers, processes), observers)
+        policy = Policy(on_bad_sample, max_bad_fraction, sample_timeout_s)
+        return Loader(self.plan(memory, workers, processes, policy), observers)
 
     def __repr__(self) -> str:
         steps = [repr(self._source), *(told(operation) for operation in self._operations)]

@@ -105,17 +105,23 @@ class SampleError(FitstreamError):
 
 
 class WorkerDied(FitstreamError):
-    """A worker process ended by itself, again and again.
+    """A worker process ended by itself, again and again, or whenever it made one sample.
 
     Attributes:
         pid: Its process id.
         exit_code: Its exit code; the signal's number, negative, if one ended it.
+        index: The sample that it worked on, or the first of several; None if there was none.
+        path: The file that holds that sample, or None.
     """
 
-    def __init__(self, message: str, *, pid: int, exit_code: int | None) -> None:
+    def __init__(
+        self, message: str, *, pid: int, exit_code: int | None, index: int | None = None, path: str | None = None
+    ) -> None:
         super().__init__(message)
         self.pid = pid
         self.exit_code = exit_code
+        self.index = index
+        self.path = path
 
 
 class Stalled(FitstreamError, TimeoutError):

@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from fitstream.policy import BadSample
+
 __all__ = [
+    "BadSampleFound",
     "BatchDelivered",
     "Event",
     "LanesChanged",
@@ -128,6 +131,13 @@ class MemoryExceeded:
 
 
 @dataclass(frozen=True, slots=True)
+class BadSampleFound:
+    """A sample was skipped or replaced. Comes with its batch's delivery, in the order of the rows."""
+
+    bad: BadSample
+
+
+@dataclass(frozen=True, slots=True)
 class LanesStopped:
     """All lanes ended and the ring was let go."""
 
@@ -142,6 +152,7 @@ Event: TypeAlias = (
     | PassEnded
     | RingExtended
     | MemoryExceeded
+    | BadSampleFound
     | LanesStopped
 )
 

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from fitstream.bookmark import Bookmark
 from fitstream.engine.board import Run
 from fitstream.engine.pipeline import Pipeline
-from fitstream.errors import LoaderClosed, PlanError, StateError
+from fitstream.errors import LoaderClosed, PlanError, Stalled, StateError
 from fitstream.events import LanesChanged, Observer
 from fitstream.measures import Delivered, Meter, Stats
 from fitstream.plan import Plan
@@ -59,25 +58,36 @@ class Stream:
             meter = self._loader._meter
             asked = meter.asked()
             try:
-                got = self._pipeline.take(self._run, self._number)
+                delivered = self._deliver()
             except LoaderClosed:
                 raise
             except BaseException as error:
-                # Ctrl-C doesn't wait for a function of the user's that takes long.
-                self._loader._stop(patient=isinstance(error, Exception))
+                # Ctrl-C doesn't wait for a function of the user's that takes long, nor does who waited too long.
+                self._loader._stop(patient=isinstance(error, Exception) and not isinstance(error, Stalled))
                 raise
-            if got is None:
+            if delivered is None:
                 meter.pause()
                 raise StopIteration
+            meter.got(delivered, asked)
+            return delivered
+
+    def _deliver(self) -> Delivered | None:
+        """The next batch that has samples; None after the last."""
+        meter, plan = self._loader._meter, self._loader.plan
+        while (got := self._pipeline.take(self._run, self._number)) is not None:
             slot, leaves = got
+            if slot.bad:
+                meter.found_bad(slot.bad, plan)
             self._number += 1
-            batch = self._loader.plan.batch_structure.build(leaves)
-            delivered = Delivered(batch, slot.pass_index, slot.step, slot.sample_count, slot.last_of_pass)
             self.position = (slot.pass_index + 1, 0) if slot.last_of_pass else (slot.pass_index, slot.step + 1)
             self._loader._next = self.position
             self._loader._bookmark.moved(self.position, slot.replay)
-            meter.got(delivered, asked)
-            return delivered
+            if slot.bad and slot.sample_count == 0:
+                del got, leaves
+                continue
+            batch = plan.batch_structure.build(leaves)
+            return Delivered(batch, slot.pass_index, slot.step, slot.sample_count, slot.last_of_pass)
+        return None
 
     def close(self) -> None:
         """End the stream; a `take()` that waits in another thread raises `LoaderClosed`. The lanes stay."""
@@ -102,6 +112,11 @@ class Loader:
         for observer in observers:
             if not isinstance(observer, Observer):
                 raise PlanError(f"an observer needs a method on_event(event); {type(observer).__name__} has none.")
+        if plan.policy.on_bad_sample == "replace" and plan.order is None:
+            raise PlanError(
+                'on_bad_sample="replace" needs samples that can be read in any order, but these come from a generator. '
+                'Use "skip".'
+            )
         self.plan = plan
         self._meter = Meter(observers)
         self._lock = threading.Lock()
@@ -110,6 +125,9 @@ class Loader:
         self._next = (0, 0)
         #: What `set_epoch` asked for, until a stream begins there.
         self._wish: int | None = None
+        # Late, because only a loader needs it and all that it imports.
+        from fitstream.bookmark import Bookmark
+
         self._bookmark = Bookmark(plan)
         self._live: weakref.ref[Stream] | None = None
         self._peak_bytes = self._fallback_count = self._copy_count = 0
@@ -287,6 +305,7 @@ class Loader:
             reason=lanes.reason,
             fallback_count=fallbacks,
             copy_count=copies,
+            bad_samples=meter.bad_samples,
         )
 
     def keras(self, steps_per_epoch: int | None = None) -> KerasDataset:

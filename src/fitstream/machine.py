@@ -12,7 +12,9 @@ __all__ = [
     "available_cores",
     "available_memory_bytes",
     "is_opening",
+    "memory_limit_bytes",
     "module_being_imported",
+    "oom_kill_count",
     "opening_a_worker",
     "private_bytes",
     "thread_fault_count",
@@ -51,6 +53,25 @@ def available_memory_bytes() -> int:
             if limit is not None and used is not None:
                 free = min(free, max(0, limit - used + _reclaimable(group)))
     return free
+
+
+def memory_limit_bytes() -> int:
+    """The least of the machine's memory and the limits of the cgroup and its parents."""
+    import psutil  # as above
+
+    limits = [int(psutil.virtual_memory().total)]
+    for group in _own_groups("memory"):
+        limits += [_number(f"{group}/{name}") or limits[0] for name in ("memory.max", "memory.limit_in_bytes")]
+    return min(limits)
+
+
+def oom_kill_count() -> int | None:
+    """Processes that the system has killed because memory ran out, as far as it counts them here; else None."""
+    counts = [_named("/proc/vmstat", "oom_kill")]
+    for group in _own_groups("memory"):
+        counts += [_named(f"{group}/{name}", "oom_kill") for name in ("memory.events", "memory.oom_control")]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def private_bytes(pid: int) -> int:
@@ -115,11 +136,8 @@ def why_no_processes() -> str | None:
 
 def _reclaimable(group: str) -> int:
     """Bytes of the page cache that the system would rather drop than refuse memory."""
-    for line in _text(f"{group}/memory.stat").splitlines():
-        name, _, count = line.partition(" ")
-        if name in ("inactive_file", "total_inactive_file") and count.isdigit():
-            return int(count)
-    return 0
+    path = f"{group}/memory.stat"
+    return _named(path, "total_inactive_file") or _named(path, "inactive_file") or 0
 
 
 def _own_groups(controller: str) -> Iterator[str]:
@@ -140,6 +158,15 @@ def _own_groups(controller: str) -> Iterator[str]:
 def _number(path: str) -> int | None:
     text = _text(path).strip()
     return int(text) if text.isdigit() else None
+
+
+def _named(path: str, wanted: str) -> int | None:
+    """A number that stands behind its name in a file of such lines."""
+    for line in _text(path).splitlines():
+        name, _, count = line.partition(" ")
+        if name == wanted and count.isdigit():
+            return int(count)
+    return None
 
 
 def _text(path: str) -> str:

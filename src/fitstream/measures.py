@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import time
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, final
 
-from fitstream.events import BatchDelivered, Event, Observer, PassEnded, PassStarted
+from fitstream.errors import SampleError
+from fitstream.events import BadSampleFound, BatchDelivered, Event, Observer, PassEnded, PassStarted
+from fitstream.plan import Plan
+from fitstream.policy import BadSample
 
 __all__ = ["Delivered", "Meter", "Stats"]
 
@@ -53,6 +59,7 @@ class Stats:
         reason: Why that many lanes, and there, in words.
         fallback_count: JPEG files that the fast decoder refused and Pillow read.
         copy_count: Batches handed out as copies, because the consumer held all of the ring.
+        bad_samples: Those that were skipped or replaced, each once, as they were met first.
     """
 
     pass_index: int
@@ -69,6 +76,19 @@ class Stats:
     reason: str
     fallback_count: int
     copy_count: int
+    bad_samples: tuple[BadSample, ...]
+
+    def write_bad_samples(self, path: str | os.PathLike[str]) -> None:
+        """Write `bad_samples` as a CSV with a header, one line each.
+
+        Raises:
+            OSError: If the file can't be written.
+        """
+        names = [one.name for one in fields(BadSample)]
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(names)
+            writer.writerows([getattr(bad, name) for name in names] for bad in self.bad_samples)
 
     @property
     def samples_per_s(self) -> float:
@@ -91,6 +111,47 @@ class Meter:
         self.elapsed_s = self.waited_s = 0.0
         self._since: float | None = None
         self._pass_batches = self._pass_samples = 0
+        self._bad: dict[tuple[int | None, str | None], BadSample] = {}
+        self._bad_counts: dict[int, int] = {}
+
+    @property
+    def bad_samples(self) -> tuple[BadSample, ...]:
+        """Those that were skipped or replaced, each once."""
+        return tuple(self._bad.values())
+
+    def found_bad(self, found: Sequence[BadSample], plan: Plan) -> None:
+        """Take in the bad samples of a batch.
+
+        Raises:
+            SampleError: If there are more in the pass than the policy allows.
+        """
+        found = sorted(found, key=lambda bad: bad.row)
+        for bad in found:
+            if not self._bad:
+                done = "left out" if bad.donor_index is None else f"replaced by sample {bad.donor_index}"
+                warnings.warn(
+                    f"{bad}. It was {done}, as on_bad_sample={plan.policy.on_bad_sample!r} says. This is told once: "
+                    "loader.stats().bad_samples lists all.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            self._bad.setdefault((bad.index, bad.path), bad)
+            self.emit(BadSampleFound(bad))
+        pass_index = found[0].pass_index
+        count = self._bad_counts.get(pass_index, 0) + len(found)
+        self._bad_counts = {pass_index: count}  # of older passes nobody asks any more
+        total = plan.pass_sample_count
+        if total is None:
+            total = self.sample_count + count
+        if not plan.policy.allows(count, total):
+            raise SampleError(
+                f"{count:,} of {total:,} samples of pass {pass_index} are bad, more than "
+                f"max_bad_fraction={plan.policy.max_bad_fraction:g} allows. The last one: {found[-1].reason}. "
+                "loader.stats().bad_samples lists all. Mend them, or raise max_bad_fraction.",
+                index=found[-1].index,
+                path=found[-1].path,
+                stage=found[-1].stage,
+            )
 
     def asked(self) -> float:
         now = time.perf_counter()

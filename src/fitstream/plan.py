@@ -24,6 +24,7 @@ from fitstream.batching import BatchOrder
 from fitstream.budget import Needs
 from fitstream.chain import Recipe
 from fitstream.operations import Last
+from fitstream.policy import DEFAULT, Policy
 from fitstream.sources.base import Sequential, Source
 from fitstream.spec import ArraySpec, Layout, Structure, format_bytes
 
@@ -66,6 +67,7 @@ class Plan:
         index_bytes: Paths, offsets and labels.
         budget_bytes: What the user allows.
         needs: What the sums were made of.
+        policy: What becomes of samples that can't be made.
     """
 
     source: Source | Sequential
@@ -98,6 +100,7 @@ class Plan:
     index_bytes: int
     budget_bytes: int
     needs: Needs
+    policy: Policy = DEFAULT
 
     @property
     def projected_bytes(self) -> int:
@@ -138,10 +141,17 @@ class Plan:
     @property
     def batch_spec(self) -> Any:
         """Tree of `ArraySpec` of a batch; its first axis is None where batches vary in size."""
-        rows = self.batch_size if self.order is not None and self.order.constant and not self.whole_batches else None
-        if self.order is None and self.last in ("drop", "pad") and not self.whole_batches:
-            rows = self.batch_size
+        constant = self.order.constant if self.order is not None else self.last in ("drop", "pad")
+        shrinks = self.policy.on_bad_sample == "skip" and self.last != "pad"
+        rows = self.batch_size if constant and not shrinks and not self.whole_batches else None
         return self.batch_structure.build([spec.batched(rows) for spec in self.layout.specs])
+
+    @property
+    def pass_sample_count(self) -> int | None:
+        """Samples, or finished batches, of a pass that this rank gets, about; None where unknown."""
+        if self.whole_batches or self.sample_count is None:
+            return self.steps
+        return self.sample_count // self.needs.ranks
 
     @property
     def sample_spec(self) -> Any:

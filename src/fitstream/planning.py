@@ -14,6 +14,7 @@ from fitstream.errors import PlanError
 from fitstream.machine import available_cores, available_memory_bytes, is_opening, why_no_processes
 from fitstream.operations import Batch, Operation
 from fitstream.plan import Plan
+from fitstream.policy import DEFAULT, Policy
 from fitstream.probe import Probe, probe, recipe_of, sample_order
 from fitstream.sampling import Shard
 from fitstream.sources.base import Sequential, Source
@@ -25,6 +26,8 @@ _AUTO_LIMIT_BYTES = 2 * 2**30
 _CHUNK_ROWS = 16
 _WAITING_BYTES = 1 << 20
 _MOST_LANES = 256
+#: How many samples are looked at for one that can be made, where bad ones are skipped or replaced.
+_MOST_TRIES = 100
 #: An interpreter with NumPy and ours, and what the picture decoders add.
 _WORKER_BYTES, _CODEC_BYTES = 28_000_000, 8_000_000
 
@@ -37,6 +40,7 @@ def make_plan(
     memory: int | str,
     workers: int | str,
     processes: int | None = None,
+    policy: Policy = DEFAULT,
 ) -> Plan:
     """Work out the memory, or refuse.
 
@@ -47,6 +51,7 @@ def make_plan(
         memory: Budget, in bytes, text or "auto".
         workers: Lanes, or "auto".
         processes: Worker processes, or None for as many as measurements will call for, if the budget has room.
+        policy: What becomes of samples that can't be made.
     Raises:
         PlanError: If two slots and one lane cannot fit, or a setting is impossible.
         SampleError: If the first sample can't be made.
@@ -68,7 +73,8 @@ def make_plan(
     lane_count, reason = _lanes(workers, processes or 0)
     if order is None and lane_count > 1 and not recipe.stages:
         lane_count, reason = 1, "a generator runs in one, and nothing is mapped over it"
-    first = probe(source, operations, whole=whole, limit_bytes=max(budget, 2**30))
+    tries = 1 if policy.on_bad_sample == "raise" else _MOST_TRIES
+    first = probe(source, operations, whole=whole, limit_bytes=max(budget, 2**30), tries=tries)
     if whole_batch_size is not None:
         rows = max(whole_batch_size, first.rows)
     else:
@@ -96,7 +102,7 @@ def make_plan(
         large_bytes=fitted.large_bytes, queue_bytes=needs.queue_bytes(fitted.lane_count, fitted.process_count),
         process_bytes=needs.process_bytes(fitted.lane_count, fitted.process_count), area_bytes=needs.area_bytes,
         room_count=needs.room_count(fitted.lane_count, fitted.process_count), index_bytes=needs.index_bytes,
-        budget_bytes=budget, needs=needs,
+        budget_bytes=budget, needs=needs, policy=policy,
     )
     # fmt: on
 

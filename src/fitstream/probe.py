@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from fitstream.chain import Chain, Recipe, whole_rows
-from fitstream.errors import FitstreamError, PlanError
+from fitstream.errors import FitstreamError, PlanError, SampleError
 from fitstream.operations import Batch, Decode, Map, Operation
 from fitstream.packing import TooBig, Unpackable, pack_samples
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
@@ -67,11 +67,19 @@ class Probe:
     rows: int
 
 
-def probe(source: Source | Sequential, operations: Sequence[Operation], *, whole: bool, limit_bytes: int) -> Probe:
+def probe(
+    source: Source | Sequential, operations: Sequence[Operation], *, whole: bool, limit_bytes: int, tries: int = 1
+) -> Probe:
     """Make the first sample of the first pass and describe it.
 
+    Args:
+        source: Where samples come from.
+        operations: What is done to them.
+        whole: Whether samples are finished batches.
+        limit_bytes: Scratch for it.
+        tries: How many of the first samples are tried until one can be made.
     Raises:
-        SampleError: If it can't be made.
+        SampleError: If none of these can be made.
         PlanError: If it isn't made of numbers, or there is none.
     """
     recipe = recipe_of(source, operations)
@@ -79,7 +87,7 @@ def probe(source: Source | Sequential, operations: Sequence[Operation], *, whole
     handed: list[int] = []
     chain = Chain(recipe, Arena(allowance), watch=lambda sample: handed.append(_tree_bytes(sample)))
     raw: Any = None
-    index = 0
+    candidates = [0]
     if isinstance(source, Source):
         order = sample_order(source, operations)
         if order.count == 0:
@@ -87,7 +95,7 @@ def probe(source: Source | Sequential, operations: Sequence[Operation], *, whole
         if whole:
             # The first as they are, since a shuffle may put a last, smaller one first.
             order = sample_order(source, [one for one in operations if not isinstance(one, Shuffle)])
-        index = int(order.indices(0, [0])[0])
+        candidates = order.indices(0, np.arange(min(tries, order.count))).tolist()
     else:
         try:
             raw = copied(source.first())
@@ -96,7 +104,7 @@ def probe(source: Source | Sequential, operations: Sequence[Operation], *, whole
         except Exception as error:
             raise chain.failure(error, 0, "read") from error
     try:
-        sample = chain.sample(index, 0, raw)
+        index, sample = _first_made(chain, candidates, raw)
         structure = Structure(sample)
         leaves = [_as_numbers(chain, leaf, name, index) for leaf, name in
                   zip(structure.flatten(sample), structure.names, strict=True)]  # fmt: skip
@@ -119,6 +127,19 @@ def probe(source: Source | Sequential, operations: Sequence[Operation], *, whole
     return Probe(
         structure, specs, allowance.large_peak_bytes, hand_bytes, raw_bytes, result_bytes, _unsendable(raw), rows
     )
+
+
+def _first_made(chain: Chain, candidates: Sequence[int], raw: Any) -> tuple[int, Any]:
+    """The first sample that can be made; else the first one's error."""
+    first: SampleError | None = None
+    for index in candidates:
+        try:
+            return index, chain.sample(index, 0, raw)
+        except SampleError as error:
+            first = first or error
+            chain.arena.reset()
+    assert first is not None
+    raise first
 
 
 def _unsendable(raw: Any) -> str | None:

@@ -199,6 +199,11 @@ class Order:
                     where = self._permutation(place, pass_index, seed, "shuffle")(where)
         return where
 
+    def drawn(self, pass_index: int, *keys: int) -> int:
+        """A source index drawn at random from a pass; equal keys draw equal ones."""
+        position = _derive(1, "drawn", pass_index, *keys)[0] % self.count
+        return int(self.indices(pass_index, [position])[0])
+
     def span(self, pass_index: int, start: int, stop: int) -> Indices:
         """Source indices `(stop - start,)` int64 of neighbouring positions.
 

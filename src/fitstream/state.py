@@ -19,7 +19,6 @@ datasets collapse alike and are compared collapsed.
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 import warnings
@@ -198,6 +197,8 @@ def _samples(count: int | None, *, brief: bool = False) -> str:
 
 
 def _parts_changed(state: dict[str, Any], parts: Sequence[Part]) -> tuple[str, ...]:
+    import difflib  # nothing else needs it
+
     saved, here = state["fingerprint"], _packed(parts)
     same_python = state["python"] == _python()
     skipped, changed = [], []

@@ -37,6 +37,7 @@ from fitstream.checkpoints import Checkpoint
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError
 from fitstream.loader import Loader
+from fitstream.policy import OnBadSample, Policy
 
 __all__ = ["evaluate", "fit", "predict"]
 
@@ -59,6 +60,9 @@ def fit(
     workers: int | str = "auto",
     checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
     processes: int | None = None,
+    on_bad_sample: OnBadSample = "raise",
+    max_bad_fraction: float = 0.01,
+    sample_timeout_s: float | None = 300.0,
     batch_size: int | None = None,
     validation_freq: int | Sequence[int] = 1,
     seed: int = 0,
@@ -92,6 +96,9 @@ def fit(
             weights and `initial_epoch` are. Where it was complete, its outcome is restored; with more `epochs` it goes
             on.
         processes: Worker processes of each, as in `ds.plan`.
+        on_bad_sample: What becomes of samples that can't be made, as in `ds.loader`; a Loader keeps its own.
+        max_bad_fraction: As in `ds.loader`.
+        sample_timeout_s: As in `ds.loader`.
         batch_size: For a Dataset that isn't batched, and for arrays (32 if None).
         validation_freq: Validate every so many epochs, or after those listed, counted from 1.
         seed: Of the split, and of the order of arrays.
@@ -102,17 +109,17 @@ def fit(
         StateError: If checkpoints are of other data or another model, none is whole, or one can't be written.
         FitstreamError: What failed while batches were made, on each backend.
     """
+    running = Running(memory, workers, processes, Policy(on_bad_sample, max_bad_fraction, sample_timeout_s))
     epochs, initial_epoch = _whole("epochs", epochs, 1), _whole("initial_epoch", initial_epoch, 0)
     if initial_epoch > epochs:
         raise PlanError(f"initial_epoch={initial_epoch}, but epochs={epochs} is the last one. Use more epochs.")
-    validation_freq = _frequency(validation_freq)
     batches = to_batches("train", train, batch_size, shuffle_seed=seed)
-    _check_validation(validation_data, validation_split, validation_steps, validation_freq)
+    validation_freq = _check_validation(validation_data, validation_split, validation_steps, validation_freq)
     if validation_split is not None:
         batches, validation_data = split_off(batches, validation_split, seed)
     other = None if validation_data is None else to_validation(validation_data, batch_size, batches, memory)
     with contextlib.ExitStack() as opened:
-        feed, other_feed = _open_both(opened, batches, other, Running(memory, workers, processes))
+        feed, other_feed = _open_both(opened, batches, other, running)
         feed.steps = _steps("steps_per_epoch", steps_per_epoch, feed.steps)
         feed.goes_on = steps_per_epoch is not None
         _check_repeats(feed, "train", "steps_per_epoch", steps_per_epoch, epochs - initial_epoch)
@@ -153,6 +160,9 @@ def evaluate(
     memory: int | str = "auto",
     workers: int | str = "auto",
     processes: int | None = None,
+    on_bad_sample: OnBadSample = "raise",
+    max_bad_fraction: float = 0.01,
+    sample_timeout_s: float | None = 300.0,
     return_dict: bool = False,
 ) -> Any:
     """Measure losses and metrics over one pass.
@@ -167,6 +177,9 @@ def evaluate(
         memory: Budget, as in `ds.plan`; a Loader keeps its own.
         workers: Lanes, as in `ds.plan`.
         processes: Worker processes, as in `ds.plan`.
+        on_bad_sample: As in `fit`.
+        max_bad_fraction: As in `ds.loader`.
+        sample_timeout_s: As in `ds.loader`.
         return_dict: Return a dict by name.
     Returns:
         The loss, or a list of the loss and the metrics, or a dict, as Keras does.
@@ -174,8 +187,9 @@ def evaluate(
         PlanError: If something can't work, before anything starts.
         FitstreamError: What failed while batches were made.
     """
+    running = Running(memory, workers, processes, Policy(on_bad_sample, max_bad_fraction, sample_timeout_s))
     with contextlib.ExitStack() as opened:
-        feed = _open_one(opened, to_batches("data", data, batch_size), steps, Running(memory, workers, processes))
+        feed = _open_one(opened, to_batches("data", data, batch_size), steps, running)
         _check_execution(model, [feed])
         told = _one_pass_callbacks(opened, model, feed, callbacks, verbose)
         return model.evaluate(as_keras_data(feed), callbacks=told, return_dict=return_dict)
@@ -191,6 +205,9 @@ def predict(
     memory: int | str = "auto",
     workers: int | str = "auto",
     processes: int | None = None,
+    on_bad_sample: OnBadSample = "raise",
+    max_bad_fraction: float = 0.01,
+    sample_timeout_s: float | None = 300.0,
 ) -> Any:
     """Predict for one pass, in its order.
 
@@ -207,6 +224,9 @@ def predict(
         memory: Budget, as in `ds.plan`; a Loader keeps its own.
         workers: Lanes, as in `ds.plan`.
         processes: Worker processes, as in `ds.plan`.
+        on_bad_sample: As in `fit`.
+        max_bad_fraction: As in `ds.loader`.
+        sample_timeout_s: As in `ds.loader`.
     Returns:
         An array `(samples, ...)`, or the tree of them that the model gives.
     Raises:
@@ -218,8 +238,9 @@ def predict(
             "the dataset is shuffled, so predictions come in its shuffled order. Predict on it without shuffle().",
             stacklevel=2,
         )
+    running = Running(memory, workers, processes, Policy(on_bad_sample, max_bad_fraction, sample_timeout_s))
     with contextlib.ExitStack() as opened:
-        feed = _open_one(opened, to_batches("data", data, batch_size), steps, Running(memory, workers, processes))
+        feed = _open_one(opened, to_batches("data", data, batch_size), steps, running)
         _check_execution(model, [feed])
         told = _one_pass_callbacks(opened, model, feed, callbacks, verbose)
         outputs = model.predict(as_keras_data(feed), callbacks=told)
@@ -274,12 +295,15 @@ def _whole(name: str, given: Any, least: int, otherwise: str = "") -> int:
     return int(given)
 
 
-def _check_validation(data: Any, split: float | None, steps: int | None, frequency: int | list[int]) -> None:
+def _check_validation(data: Any, split: float | None, steps: int | None, given: Any) -> int | list[int]:
+    """Refuse what can't be meant together. Returns how often to validate."""
+    frequency = _frequency(given)
     if split is not None and data is not None:
         raise PlanError("validation_split and validation_data are both given. Use one.")
     if split is None and data is None and (steps is not None or frequency != 1):
         name = "validation_freq" if steps is None else "validation_steps"
         raise PlanError(f"{name} is given, but nothing to validate with. Give validation_data or validation_split.")
+    return frequency
 
 
 def _frequency(given: Any) -> int | list[int]:

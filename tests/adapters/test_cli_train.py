@@ -38,7 +38,7 @@ class Done:
 def fitstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fitstream:
     """Run the command line in this process, where Keras is loaded already, from an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fitstream.cli._watch_for_interrupts", lambda: None)
+    monkeypatch.setattr("fitstream.cli.watch_for_interrupts", lambda: None)
 
     def run(*arguments: str) -> Done:
         with pytest.raises(SystemExit) as ended:

@@ -325,7 +325,8 @@ def test_a_sample_that_always_ends_its_worker_is_told_within_seconds(how: str) -
     assert time.monotonic() - started < 15
     assert seen <= 72
     assert caught.value.exit_code == DEATHS[how]
-    assert caught.value.pid not in {event.pid for event in recorder.of(WorkerLost)}
+    assert caught.value.index == 77
+    assert len(recorder.of(WorkerLost)) <= 5
     assert worker_pids() == []
 
 

@@ -235,3 +235,70 @@ def test_the_path_of_a_sample_is_told_whole(tmp_path):
 def test_the_repr_tells_where_and_how_many():
     source = FileSource(PackedPaths.of("", ["a"] * 1234), np.zeros(1234, int), ["x", "y"], "folder '/data'")
     assert repr(source) == "folder '/data': 1,234 files, 2 classes"
+
+
+# Files that change after they were listed.
+
+
+def changed_of(source, arena):
+    reader = source.open()
+    for index in range(len(source)):
+        reader.read(index, arena)
+        arena.reset()
+    return reader.changed_count, reader.changed_index
+
+
+def test_files_written_right_before_they_are_listed_are_not_changed(tmp_path, arena):
+    # The system's stamps lag behind the clock, by up to 10 ms; they must never lie after the moment of listing.
+    for number in range(200):
+        path = tmp_path / f"{number}.jpg"
+        path.write_bytes(b"x")
+        assert changed_of(source_of(tmp_path, path.name), arena) == (0, -1)
+
+
+def test_a_file_written_after_it_was_listed_is_counted_at_each_reading(tmp_path, arena):
+    for name in "abc":
+        (tmp_path / name).write_bytes(b"x")
+    source = source_of(tmp_path, "a", "b", "c")
+    until_stamped_later(tmp_path / "b", source)
+    reader = source.open()
+    for index in (0, 1, 2, 1):
+        reader.read(index, arena)
+    assert (reader.changed_count, reader.changed_index) == (2, 1)
+
+
+def test_a_file_replaced_by_another_is_counted(tmp_path, arena):
+    (tmp_path / "a").write_bytes(b"x")
+    source = source_of(tmp_path, "a")
+    until_stamped_later(tmp_path / "new", source)
+    (tmp_path / "new").replace(tmp_path / "a")
+    assert changed_of(source, arena) == (1, 0)
+
+
+def test_a_file_that_is_renamed_linked_or_opened_to_others_is_not_changed(tmp_path, arena):
+    (tmp_path / "a").write_bytes(b"x")
+    source = source_of(tmp_path, "b")
+    until_stamped_later(tmp_path / "other", source)
+    (tmp_path / "a").rename(tmp_path / "b")
+    (tmp_path / "link").hardlink_to(tmp_path / "b")
+    (tmp_path / "b").chmod(0o600)
+    assert changed_of(source, arena) == (0, -1)
+
+
+def test_a_file_that_was_given_a_time_in_the_future_is_not_changed(tmp_path, arena):
+    (tmp_path / "a").write_bytes(b"x")
+    os.utime(tmp_path / "a", (2**32, 2**32))
+    assert changed_of(source_of(tmp_path, "a"), arena) == (0, -1)
+
+
+def test_the_moment_of_listing_goes_with_the_source(tmp_path, arena):
+    (tmp_path / "a").write_bytes(b"x")
+    source = source_of(tmp_path, "a")
+    until_stamped_later(tmp_path / "a", source)
+    assert changed_of(cloudpickle.loads(cloudpickle.dumps(source)), arena) == (1, 0)
+
+
+def until_stamped_later(path, source):
+    """Write a file until the system's clock, which moves in steps of milliseconds, is past the source's listing."""
+    while not (path.exists() and path.stat().st_mtime_ns > source._listed_ns):
+        path.write_bytes(b"y")

@@ -31,7 +31,7 @@ import numpy as np
 
 from fitstream.adapters.class_weights import map_tree
 from fitstream.adapters.keras import keras, next_pass, runs_once
-from fitstream.errors import LoaderClosed
+from fitstream.errors import FitstreamError, LoaderClosed
 from fitstream.loader import Loader, Stream
 from fitstream.spec import ArraySpec
 
@@ -84,6 +84,7 @@ class Feed:
         self._first = (0, 0)
         self._taken = self._given = self._begun = 0
         self._end: int | None = None
+        self._planned: int | None = None
         #: Steps of this epoch, where they are known, and those that the run had begun before it.
         self._epoch_steps: int | None = None
         self._before = 0
@@ -103,6 +104,7 @@ class Feed:
             place = (next_pass(self.loader), 0)
         steps = self.steps * count - (self.resumed or 0)
         self._start(self.loader.stream(first_pass=place[0], first_step=place[1], steps=steps))
+        self._planned = steps
 
     def start_pass(self, epoch: int) -> None:
         """Begin a run of `steps` batches from the start of a pass on, or of one whole pass.
@@ -118,6 +120,7 @@ class Feed:
         first = epoch if self._own else next_pass(self.loader)
         steps = None if self.one_shot else self.steps
         self._start(self.loader.stream(first_pass=first, steps=steps, single_pass=self.steps is None))
+        self._planned = steps
 
     def _start(self, stream: Stream) -> None:
         with self._lock:
@@ -126,7 +129,7 @@ class Feed:
             self._places.clear()
             self.place = stream.position
             self._taken = self._given = self._begun = self.sample_count = 0
-            self._end = None
+            self._end = self._planned = None
 
     def begin_epoch(self) -> None:
         """Count an epoch's steps from here."""
@@ -248,6 +251,9 @@ class Feed:
                     batch = self.prepare(batch)
             except StopIteration:
                 self._end = self._taken
+                if self._planned is not None and self._taken < self._planned:
+                    self.error = _short(self._taken, self._planned)
+                    raise self.error from None
                 if self.steps is None and stream.position[1] > 0:
                     self.loader.set_epoch(stream.position[0] + 1)
                 return
@@ -261,6 +267,13 @@ class Feed:
             self.sample_count += delivered.sample_count
             if self.steps is None and delivered.last_of_pass:
                 self._end = self._taken
+
+
+def _short(given: int, planned: int) -> FitstreamError:
+    return FitstreamError(
+        f"{planned - given} of {planned} batches had bad samples alone and were skipped, so that Keras would get fewer "
+        'than it was told. Use on_bad_sample="replace", or larger batches.'
+    )
 
 
 class FeedCallback(keras.callbacks.Callback):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import types
+from dataclasses import asdict
 from typing import Any, NamedTuple, TypeAlias, final
 
 from fitstream.budget import round_up
@@ -15,6 +16,7 @@ from fitstream.dataset import Dataset
 from fitstream.errors import PlanError
 from fitstream.loader import Loader
 from fitstream.plan import Plan
+from fitstream.policy import DEFAULT, Policy
 from fitstream.spec import format_bytes
 
 __all__ = ["Batches", "Running", "open_both", "open_one", "split_off", "to_batches", "to_validation"]
@@ -32,11 +34,12 @@ _KERAS_TAKES = {"keras", "tensorflow", "torch", "grain"}
 
 @final
 class Running(NamedTuple):
-    """How loaders that are made here run: the arguments of `ds.loader`."""
+    """How loaders that are made here run: the arguments of `ds.plan`."""
 
     memory: int | str = "auto"
     workers: int | str = "auto"
     processes: int | None = None
+    policy: Policy = DEFAULT
 
 
 def to_batches(name: str, data: Any, batch_size: int | None, shuffle_seed: int | None = None) -> Batches:
@@ -119,9 +122,12 @@ def open_one(batches: Batches, running: Running) -> Loader:
         PlanError: If the plan is refused, or settings are given that a Loader has already.
     """
     if isinstance(batches, Dataset):
-        return batches.loader(*running)
-    for (name, value), default in zip(running._asdict().items(), Running(), strict=True):
-        if value != default:
+        return Loader(batches.plan(*running))
+    given = running._asdict() | asdict(running.policy)
+    del given["policy"]
+    own = Running()._asdict() | asdict(DEFAULT)
+    for name, value in given.items():
+        if value != own[name]:
             raise PlanError(
                 f"{name}={value!r} is for a Dataset; a Loader has its own. Give it to ds.loader({name}=...)."
             )

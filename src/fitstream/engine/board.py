@@ -28,8 +28,9 @@ from fitstream.engine.replay import Replay
 from fitstream.engine.ring import Slot, make_slot
 from fitstream.errors import LoaderClosed, PlanError
 from fitstream.plan import Plan
+from fitstream.policy import BadSample
 
-__all__ = ["Board", "Chunk", "Run", "TokenQueue"]
+__all__ = ["FINE", "Board", "Chunk", "Outcome", "Run", "TokenQueue"]
 
 
 @final
@@ -66,6 +67,11 @@ class Chunk:
         row_count: Rows.
         first_index: Index of the first row's sample, where the source is sequential.
         given: Raw samples, where the source is sequential.
+        deaths: Worker processes that ended while they were at it.
+        attempt: 0 for the samples themselves, k for the k-th that is drawn to take the place of the only one.
+        blame: Why the only sample is bad, where `attempt` is not 0.
+        suspect: Whether its only sample may be what ends workers.
+        counts: Whether it counts as one of those whose raw samples may wait.
     """
 
     slot: Slot
@@ -76,6 +82,36 @@ class Chunk:
     row_count: int
     first_index: int = 0
     given: Sequence[Any] | None = None
+    deaths: int = 0
+    attempt: int = 0
+    blame: BadSample | None = None
+    suspect: bool = False
+    counts: bool = True
+
+    def part(self, start: int, row_count: int) -> Chunk:
+        """Some rows of it."""
+        skipped = start - self.start
+        given = None if self.given is None else self.given[skipped : skipped + row_count]
+        return replace(
+            self, start=start, row_count=row_count, first_index=self.first_index + skipped, given=given, deaths=0
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one part of a batch.
+
+    Attributes:
+        failure: The lowest row that failed, and its error, or None.
+        bad: Samples that were skipped or replaced.
+    """
+
+    failure: tuple[int, BaseException] | None = None
+    bad: tuple[BadSample, ...] = ()
+
+
+FINE = Outcome()
 
 
 @final
@@ -188,6 +224,7 @@ class Board:
             number = self.next_number
             self.next_number = number + 1
             slot.run, slot.number, slot.failure, slot.lease, slot.pending = run, number, None, None, 1
+            slot.bad = []
             return run, number
 
     def add_chunk(self, chunk: Chunk) -> None:
@@ -195,6 +232,11 @@ class Board:
         with self._lock:
             chunk.slot.pending += 1
         self.work_queue.put(chunk)
+
+    def add_parts(self, slot: Slot, count: int) -> None:
+        """Take in that a part of a batch was divided, into so many more."""
+        with self._lock:
+            slot.pending += count
 
     def set_rows(self, slot: Slot, real: int, count: int) -> None:
         """Fix how many rows a batch has; zero its padding and write its mask."""
@@ -204,9 +246,11 @@ class Board:
         if self.plan.mask:
             slot.leaves[-1][:real] = 1
 
-    def finish_part(self, slot: Slot, failure: tuple[int, BaseException] | None = None) -> None:
+    def finish_part(self, slot: Slot, outcome: Outcome = FINE) -> None:
         """Report that one part of a batch is finished; the last one lets the slot go on."""
         with self._lock:
+            failure = outcome.failure
+            slot.bad.extend(outcome.bad)
             if failure is not None and (slot.failure is None or failure[0] < slot.failure[0]):
                 slot.failure = failure
             slot.pending -= 1
@@ -214,9 +258,21 @@ class Board:
                 return
             current = slot.run is not None and slot.run is self.run
         if current:
+            if slot.bad and not self.plan.whole_batches:
+                self._leave_out(slot)
             self.ready_queue.put(slot)
         else:
             self.free(slot)
+
+    def _leave_out(self, slot: Slot) -> None:
+        """Close the gaps that skipped samples left, so that no batch memory is needed for it."""
+        skipped = {one.row for one in slot.bad if one.donor_index is None}
+        kept = [row for row in range(slot.sample_count) if row not in skipped]
+        for leaf in slot.leaves:
+            for place, row in enumerate(kept):
+                if place != row:
+                    leaf[place] = leaf[row]
+        self.set_rows(slot, len(kept), slot.rows if self.plan.last == "pad" else len(kept))
 
     def give_back(self, run: Run, number: int) -> None:
         """Let the next slot have a number whose batch was not made. Called by the only lane that takes slots."""

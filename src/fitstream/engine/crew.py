@@ -7,17 +7,21 @@ reading lane of a generator is always one thread here.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from typing import final
 
 from fitstream.chain import Chain
 from fitstream.engine.board import Board, TokenQueue
-from fitstream.engine.filling import Filling
+from fitstream.engine.filling import Filling, Progress
 from fitstream.engine.lane import ThreadLane, TokenWork
 from fitstream.engine.pool import Pool
 from fitstream.engine.reading import Reading
+from fitstream.engine.verdicts import hung_lane
 
 __all__ = ["Crew"]
 
@@ -54,6 +58,7 @@ class Crew:
         self._past_use = (0, 0, 0)
         self._retired: list[Pool] = []
         self._read_chain: Chain | None = None
+        self._reading: Reading | None = None
         self.reader: ThreadLane | None = None
         self.here: TokenWork | None = None
         self.pool: Pool | None = None
@@ -110,7 +115,8 @@ class Crew:
     def _read(self, *, hands_on: bool) -> TokenWork:
         filler = self._board.job.filler(self._allowance)
         self._read_chain = filler.chain
-        return Reading(self._board, filler, hands_on, self._owner)
+        self._reading = Reading(self._board, filler, hands_on, self._owner)
+        return self._reading
 
     def _fill(self) -> TokenWork:
         filling = Filling(self._board, self._board.job.filler(self._allowance), self._left)
@@ -174,6 +180,32 @@ class Crew:
         self._note()
         return max(self._scratch_bytes, *(pool.peak_bytes for pool in self._pools), 0)
 
+    def check_deadline(self) -> None:
+        """See whether a thread of ours has been at one sample for too long. Workers are looked after by their pool.
+
+        Raises:
+            Stalled: If so.
+        """
+        plan = self._board.plan
+        limit_s = plan.policy.sample_timeout_s
+        if limit_s is None:
+            return
+        now_ns = time.monotonic_ns()
+        for name, thread, progress in self._at_work():
+            since_ns, chunk = progress.since_ns, progress.work
+            alone = chunk is None or chunk.row_count == 1 or progress.at_one_row
+            after_s = (now_ns - since_ns) / 1e9
+            if since_ns and after_s > (limit_s if alone or chunk is None else limit_s * chunk.row_count):
+                raise hung_lane(plan, chunk, progress.row, after_s, name, _stack(thread))
+
+    def _at_work(self) -> Iterator[tuple[str, threading.Thread, Progress]]:
+        for thread, progress in [(one.thread, one.progress) for one in list(self._fillings)]:
+            yield f"lane {thread.name}", thread, progress
+        if self.reader is not None and self._reading is not None:
+            yield "the reading lane", self.reader.thread, self._reading.progress
+        for pool in self._pools:
+            yield "the thread that serves worker processes", pool.thread, pool.progress
+
     # The end.
 
     def dead(self) -> list[str]:
@@ -205,3 +237,14 @@ class Crew:
             if lane.thread is not threading.current_thread():
                 lane.thread.join(max(0.0, deadline - time.monotonic()))
         return [lane.thread.name for lane in self._threads if lane.thread.is_alive()]
+
+
+def _stack(thread: threading.Thread) -> str:
+    """Where a thread is, as text, without our own frames above what it called."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    if frame is None:
+        return ""
+    frames = traceback.extract_stack(frame)
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    last = max((at for at, one in enumerate(frames) if one.filename.startswith(ours)), default=-1)
+    return "".join(traceback.format_list(frames[last + 1 :] or frames))

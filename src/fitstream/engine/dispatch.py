@@ -4,35 +4,59 @@ Each worker has two chunks a lane in hand, one that is worked on and one that wa
 process while the training loop holds the interpreter lock. What a worker had in hand when it died is given out again: a
 chunk is finished when its `Done` was read, and doing one twice writes the same bytes.
 
+A chunk that two workers died at is divided, and its samples are under suspicion: each is made by a worker that has
+nothing else in hand. One that two workers die at even so is guilty, and the policy decides. One that takes longer than
+the deadline is guilty at once.
+
 Raw samples of a generator travel through shared memory (`areas`). Those that can't, because they are other things than
 arrays, numbers and text, are worked on here.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from queue import Empty
 from typing import final
 
 from fitstream.chain import Filler
 from fitstream.engine.areas import NOWHERE, Areas
-from fitstream.engine.board import Board, Chunk
-from fitstream.engine.filling import fill_chunk, open_slot
+from fitstream.engine.board import FINE, Board, Chunk, Outcome
+from fitstream.engine.filling import MOST_DONORS, Progress, fill_chunk, open_slot
 from fitstream.engine.messages import Done, Fill, read_failure
 from fitstream.engine.process import Process
 from fitstream.engine.ring import Slot
-from fitstream.errors import PlanError, SampleError
+from fitstream.errors import FitstreamError, PlanError, SampleError
 from fitstream.packing import Unpackable
+from fitstream.policy import BadSample
 from fitstream.spec import copied
 
-__all__ = ["Dispatcher"]
+__all__ = ["Dispatcher", "Recalled"]
 
 #: Chunks that a worker has in hand, for each of its lanes.
 _DEPTH = 2
+#: How many workers may die at a chunk, and then at one of its samples alone.
+_MOST_DEATHS = 2
 #: Chunks of which some rows are made twice and compared, when lanes have moved by measurement.
 _CHECKED_CHUNKS, _CHECKED_ROWS = 4, 4
+
+
+@final
+@dataclass(slots=True)
+class Recalled:
+    """What a worker that is gone had in hand.
+
+    Attributes:
+        chunks: All of it.
+        guilty: Of that, each a chunk of one sample, what is known to end or to hang workers.
+        suspect: Whether it was at a sample under suspicion.
+    """
+
+    chunks: list[Chunk] = field(default_factory=list)
+    guilty: list[Chunk] = field(default_factory=list)
+    suspect: bool = False
 
 
 @final
@@ -42,6 +66,7 @@ class Dispatcher:
     Args:
         board: Where tokens come from.
         lane_counts: Lanes of each worker.
+        progress: Tells what is worked on here.
 
     Attributes:
         board: The same.
@@ -50,14 +75,18 @@ class Dispatcher:
             lanes move back.
     """
 
-    def __init__(self, board: Board, lane_counts: Sequence[int]) -> None:
+    def __init__(self, board: Board, lane_counts: Sequence[int], progress: Progress) -> None:
         plan = board.plan
+        self._progress = progress
         self.board = board
         self.active = False
         self.differs = False
         # Who asked for processes wants them; who did not must not notice that there are any.
         self._checks = _CHECKED_CHUNKS if plan.auto_processes else 0
         self._returned: deque[Chunk] = deque()
+        self._suspects: deque[Chunk] = deque()
+        #: The worker that is kept free for a sample under suspicion, or has it in hand.
+        self._court: Process | None = None
         self._next_token = 0
         self._home: Filler | None = None
         self._areas = Areas(_DEPTH * sum(lane_counts), plan.area_bytes) if plan.order is None else None
@@ -65,7 +94,7 @@ class Dispatcher:
     @property
     def holding(self) -> bool:
         """Whether it has chunks that nobody works on."""
-        return bool(self._returned)
+        return bool(self._returned or self._suspects)
 
     @property
     def checking(self) -> bool:
@@ -77,53 +106,120 @@ class Dispatcher:
         """Shared memory for raw samples, at most so far."""
         return 0 if self._areas is None else self._areas.block.count_bytes + self._areas.beside_bytes
 
-    def recall(self, process: Process) -> list[Chunk]:
-        """Take back what a worker that is gone had in hand."""
-        chunks = [chunk for chunk, _ in process.in_flight.values()]
-        for _, area in process.in_flight.values():
+    def recall(self, process: Process, begun: Mapping[int, int]) -> Recalled:
+        """Take back what a worker that is gone had in hand.
+
+        Args:
+            process: The worker.
+            begun: By token, the row that a lane was at. What was not begun can't be at fault.
+        """
+        recalled = Recalled()
+        for token, (chunk, area) in process.in_flight.items():
             self._free(area)
-        self._returned.extend(chunks)
+            recalled.chunks.append(chunk)
+            overdue = process.overdue
+            if not self.board.current(chunk.run):
+                self._finish(chunk)
+            elif overdue is not None and token == overdue.token and overdue.row is not None:
+                recalled.guilty.append(self._single_out(chunk, overdue.row))
+            elif token in begun:
+                chunk.deaths += 1
+                recalled.suspect |= chunk.suspect
+                if chunk.deaths < _MOST_DEATHS:
+                    self._give_back(chunk)
+                elif chunk.suspect:
+                    recalled.guilty.append(chunk)
+                else:
+                    self._suspect(chunk, begun[token])
+            else:
+                self._give_back(chunk)
         process.in_flight.clear()
-        return chunks
+        process.bad.clear()
+        return recalled
+
+    def convict(self, chunk: Chunk, error: FitstreamError, bad: BadSample) -> None:
+        """Do with a sample that ends its worker, or hangs, what the policy says."""
+        policy = self.board.plan.policy.on_bad_sample
+        bad = bad if chunk.blame is None else chunk.blame
+        if policy == "raise" or chunk.attempt == MOST_DONORS:
+            self._finish(chunk, Outcome((chunk.start, error)))
+        elif policy == "skip":
+            if self.board.plan.whole_batches:
+                self.board.set_rows(chunk.slot, 0, 0)
+            self._finish(chunk, Outcome(bad=(bad,)))
+        else:
+            # Another sample takes its row; that one may be of the same kind.
+            chunk.attempt, chunk.blame, chunk.deaths, chunk.suspect = chunk.attempt + 1, bad, 0, True
+            self._suspects.appendleft(chunk)
+
+    def _single_out(self, chunk: Chunk, row: int) -> Chunk:
+        """Give back all rows of a chunk but one, and return that one as a chunk."""
+        end = chunk.start + chunk.row_count
+        single = chunk.part(row, 1)
+        parts = [single]
+        if row > chunk.start:
+            parts.append(chunk.part(chunk.start, row - chunk.start))
+        if row + 1 < end:
+            parts.append(chunk.part(row + 1, end - row - 1))
+        self._divide(chunk, parts)
+        self._returned.extend(parts[1:])
+        return single
+
+    def _suspect(self, chunk: Chunk, row: int) -> None:
+        """Have the rows of a chunk made one at a time, by a worker that has nothing else in hand."""
+        # What was in the making comes last: what is finished before it shows that not all is lost.
+        rows = sorted(range(chunk.start, chunk.start + chunk.row_count), key=lambda one: one == row)
+        parts = [chunk.part(one, 1) for one in rows]
+        for part in parts:
+            part.suspect = True
+        self._divide(chunk, parts)
+        self._suspects.extend(parts)
+
+    def _divide(self, chunk: Chunk, parts: Sequence[Chunk]) -> None:
+        for part in parts[1:]:
+            part.counts = False
+        self.board.add_parts(chunk.slot, len(parts) - 1)
 
     def done(self, process: Process, done: Done, text: bytes) -> None:
         """Take in that a chunk is finished."""
         chunk, area = process.in_flight.pop(done.token)
         self._free(area)
-        failure: tuple[int, BaseException] | None = None
+        outcome = Outcome(bad=tuple(process.bad.pop(done.token, ())))
         if done.abandoned and self.board.current(chunk.run):
-            self._returned.append(chunk)  # the worker saw another run's number, which can't be any more
+            self._give_back(chunk)  # the worker saw another run's number, which can't be any more
             return
         if done.failed_row >= 0:
-            failure = (done.failed_row, read_failure(text))
+            outcome = Outcome((done.failed_row, read_failure(text)))
         elif self.board.plan.whole_batches:
             self.board.set_rows(chunk.slot, done.rows, done.rows)
-        if self.board.plan.auto_processes and (failure is not None or self._checks or self.differs):
-            failure = self._compare(chunk, failure)
-        self._finish(chunk, failure)
+        if chunk.blame is not None:
+            outcome = _blamed(chunk.blame, outcome)
+        elif self.board.plan.auto_processes and (outcome.failure or outcome.bad or self._checks or self.differs):
+            outcome = self._compare(chunk, outcome)
+        self._finish(chunk, outcome)
 
-    def _compare(self, chunk: Chunk, failure: tuple[int, BaseException] | None) -> tuple[int, BaseException] | None:
+    def _compare(self, chunk: Chunk, outcome: Outcome) -> Outcome:
         """Do some of a chunk again here, and see whether a worker made the same; if not, all of it.
 
         A worker imports modules anew: a function that depends on what the program changed in one, or in a library's
         settings, makes something else there. One that is never the same twice can't be told from it by one comparison.
         """
         self._checks = max(0, self._checks - 1)
-        if failure is not None or self.differs:
-            failed_here = self._fill_here(chunk)
-            self.differs |= failed_here is None
-            return failed_here
+        if outcome.failure is not None or outcome.bad or self.differs:
+            here = self._fill_here(chunk)
+            self.differs |= here.failure is None and len(here.bad) != len(outcome.bad)
+            return here
         some = chunk
         if not self.board.plan.whole_batches:
             given = None if chunk.given is None else chunk.given[:_CHECKED_ROWS]
             some = replace(chunk, row_count=min(chunk.row_count, _CHECKED_ROWS), given=given)
         theirs = self._rows_of(some)
-        failed_here = self._fill_here(some)
+        here = self._fill_here(some)
         ours = self._rows_of(some)
-        if failed_here is None and ours == theirs:
-            return None
-        if failed_here is None and self._fill_here(some) is None and self._rows_of(some) != ours:
-            return None
+        if here == FINE and ours == theirs:
+            return FINE
+        if here == FINE and self._fill_here(some) == FINE and self._rows_of(some) != ours:
+            return FINE
         self.differs = True
         return self._fill_here(chunk)
 
@@ -136,10 +232,13 @@ class Dispatcher:
         if self._areas is not None:
             self._areas.free(area)
 
-    def _finish(self, chunk: Chunk, failure: tuple[int, BaseException] | None = None) -> None:
-        if chunk.given is not None:
+    def _finish(self, chunk: Chunk, outcome: Outcome = FINE) -> None:
+        if chunk.given is not None and chunk.counts:
             self.board.room.release()
-        self.board.finish_part(chunk.slot, failure)
+        self.board.finish_part(chunk.slot, outcome)
+
+    def _give_back(self, chunk: Chunk) -> None:
+        (self._suspects if chunk.suspect else self._returned).appendleft(chunk)
 
     def hand_out(self, processes: Sequence[Process], shares: Sequence[int]) -> None:
         """Give the ring to those that lack it, and work to those that have room for it.
@@ -154,6 +253,7 @@ class Dispatcher:
                 self._attach(each)
         while self._returned and not self.active:
             board.work_queue.put(self._returned.popleft())
+        self._hear_suspects(processes)
         while self.active:
             process = self._freest(processes, shares)
             chunk = self._next_chunk() if process is not None else None
@@ -163,6 +263,28 @@ class Dispatcher:
                 self._finish(chunk)
             elif not self._send(process, chunk):
                 break
+
+    def _hear_suspects(self, processes: Sequence[Process]) -> None:
+        """Give the next sample under suspicion to a worker that has nothing else in hand, and nothing else to it."""
+        if self._court not in processes:
+            self._court = None
+        while self._suspects or self._court is not None:
+            if self._court is not None and self._court.in_flight:
+                return
+            if not self._suspects:
+                self._court = None
+                return
+            if self._court is None:
+                free = [process for process in processes if process.state == "working"]
+                self._court = min(free, key=lambda process: len(process.in_flight), default=None)
+                if self._court is None:
+                    return
+                continue
+            chunk = self._suspects.popleft()
+            if not self.board.current(chunk.run):
+                self._finish(chunk)
+            elif not self._send(self._court, chunk):
+                return
 
     def _attach(self, process: Process) -> None:
         plan = self.board.plan
@@ -185,7 +307,7 @@ class Dispatcher:
         most, found = 0, None
         for process, share in zip(processes, shares, strict=True):
             room = _DEPTH * share - len(process.in_flight)
-            if process.state == "working" and room > most:
+            if process.state == "working" and room > most and process is not self._court:
                 most, found = room, process
         return found
 
@@ -209,7 +331,7 @@ class Dispatcher:
             self._finish(chunk, self._fill_here(chunk))
             return True
         if chunk.slot.index not in process.slots:
-            self._returned.appendleft(chunk)
+            self._give_back(chunk)
             self._attach(process)
             return False
         area, beside = NOWHERE, None
@@ -221,30 +343,42 @@ class Dispatcher:
                 return True
             except PlanError as error:
                 failed = SampleError(str(error), index=chunk.first_index, stage="read")
-                self._finish(chunk, (chunk.start, failed))
+                self._finish(chunk, Outcome((chunk.start, failed)))
                 return True
             if placed is None:
-                self._returned.appendleft(chunk)
+                self._give_back(chunk)
                 return False
             area, beside = placed
         token, self._next_token = self._next_token, self._next_token + 1
+        if not process.in_flight:
+            process.heard_s = time.monotonic()
         process.in_flight[token] = (chunk, area)
         # fmt: off
         fill = Fill(token, chunk.run.serial, chunk.slot.index, chunk.pass_index, chunk.step, chunk.start,
-                    chunk.row_count, chunk.first_index, area)
+                    chunk.row_count, chunk.first_index, area, chunk.attempt)
         # fmt: on
         if not process.send(fill.write(), () if beside is None else (beside.fd,)):
             del process.in_flight[token]
             self._free(area)
-            self._returned.appendleft(chunk)
+            self._give_back(chunk)
             return False
         if beside is not None:
             beside.close()
         return True
 
-    def _fill_here(self, chunk: Chunk) -> tuple[int, BaseException] | None:
+    def _fill_here(self, chunk: Chunk) -> Outcome:
         if self._home is None:
             self._home = self.board.job.filler(self.board.job.allowance())
         if chunk.given is not None:
             chunk = replace(chunk, given=[copied(sample) for sample in chunk.given])
-        return fill_chunk(self.board, self._home, chunk)
+        return fill_chunk(self.board, self._home, chunk, self._progress)
+
+
+def _blamed(blame: BadSample, outcome: Outcome) -> Outcome:
+    """Say of a sample that another took the place of what the workers that made it could not."""
+    if outcome.failure is None:
+        return Outcome(bad=tuple(replace(blame, donor_index=one.donor_index) for one in outcome.bad))
+    row, error = outcome.failure
+    reason = error.reason if isinstance(error, SampleError) else f"{error}"
+    told = SampleError(f"{blame.reason}{reason}", index=blame.index, path=blame.path, stage=blame.stage)
+    return Outcome((row, told))

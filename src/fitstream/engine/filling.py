@@ -5,20 +5,61 @@ Lanes of a sequential source do the same work on chunks that the reading lane ga
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 import numpy as np
 import numpy.typing as npt
 
 from fitstream.chain import Filler, RowError
-from fitstream.engine.board import Board, Chunk
+from fitstream.engine.board import FINE, Board, Chunk, Outcome
 from fitstream.engine.job import Job
 from fitstream.engine.ring import Slot
+from fitstream.errors import SampleError
 from fitstream.machine import thread_fault_count
+from fitstream.policy import BadSample
 
-__all__ = ["Filling", "Work", "fill_chunk", "fill_rows", "open_slot"]
+__all__ = ["MOST_DONORS", "Filled", "Filling", "Progress", "Work", "fill_chunk", "fill_rows", "open_slot"]
+
+#: How many samples are drawn to take a bad one's place, before that is given up.
+MOST_DONORS = 10
+
+
+@final
+class Progress:
+    """What a lane in a thread is at, for whoever watches it. Only the lane writes it, and nobody waits for it.
+
+    Attributes:
+        work: The rows that it fills, or None for what belongs to no batch yet.
+        row: The one that it is at.
+        at_one_row: Whether it is at that row alone; else rows are read together.
+        since_ns: When it began with that, by the monotonic clock; 0 while it has nothing to do.
+    """
+
+    __slots__ = ("at_one_row", "row", "since_ns", "work")
+
+    def __init__(self) -> None:
+        self.work: Chunk | None = None
+        self.row = 0
+        self.at_one_row = False
+        self.since_ns = 0
+
+    def begin(self, work: Chunk | None = None) -> None:
+        """Something begins that may take long."""
+        self.work, self.row, self.at_one_row = work, 0 if work is None else work.start, False
+        self.since_ns = time.monotonic_ns()
+
+    def at(self, row: int) -> None:
+        """One more row begins."""
+        self.row, self.at_one_row = row, True
+        self.since_ns = time.monotonic_ns()
+
+    def end(self) -> None:
+        """It is done."""
+        self.since_ns, self.work = 0, None
 
 
 @final
@@ -31,6 +72,8 @@ class Filling:
         on_close: Called when the lane ends.
 
     Attributes:
+        progress: What it is at.
+        thread: The lane's thread.
         wall_ns: Time spent on chunks.
         cpu_ns: CPU time of it.
         fault_count: Page faults meanwhile.
@@ -40,6 +83,8 @@ class Filling:
         self._board = board
         self._on_close = on_close
         self.filler = filler
+        self.progress = Progress()
+        self.thread = threading.current_thread()
         self.wall_ns = self.cpu_ns = self.fault_count = 0
 
     def work(self, token: Any) -> None:
@@ -54,14 +99,14 @@ class Filling:
 
     def _fill(self, chunk: Chunk) -> None:
         # The failure is no variable of a frame that it refers to: the cycle would keep the batch's memory.
-        self._board.finish_part(chunk.slot, self._failure(chunk))
+        self._board.finish_part(chunk.slot, self._outcome(chunk))
 
-    def _failure(self, chunk: Chunk) -> tuple[int, BaseException] | None:
+    def _outcome(self, chunk: Chunk) -> Outcome:
         board = self._board
         try:
-            return fill_chunk(board, self.filler, chunk) if board.current(chunk.run) else None
+            return fill_chunk(board, self.filler, chunk, self.progress) if board.current(chunk.run) else FINE
         finally:
-            if chunk.given is not None:
+            if chunk.given is not None and chunk.counts:
                 board.room.release()
 
     def close(self) -> None:
@@ -88,20 +133,28 @@ def open_slot(board: Board, slot: Slot) -> None:
     board.finish_part(slot)
 
 
-def fill_chunk(board: Board, filler: Filler, chunk: Chunk) -> tuple[int, BaseException] | None:
-    """Fill the rows of one chunk.
+def fill_chunk(board: Board, filler: Filler, chunk: Chunk, progress: Progress) -> Outcome:
+    """Fill the rows of one chunk in this process.
 
     Returns:
-        The first row that failed and its error, or None.
+        The first row that failed and its error, or what was skipped or replaced.
     """
     slot, run = chunk.slot, chunk.run
+
+    def watch(row: int) -> bool:
+        progress.at(row)
+        return board.current(run)
+
+    progress.begin(chunk)
     try:
-        rows = fill_rows(board.job, filler, slot.leaves, chunk, chunk.given, lambda: board.current(run))
+        filled = fill_rows(board.job, filler, slot.leaves, chunk, chunk.given, watch)
     except RowError as failed:
-        return failed.row, failed.error
+        return Outcome((failed.row, failed.error))
+    finally:
+        progress.end()
     if board.plan.whole_batches:
-        board.set_rows(slot, rows, rows)
-    return None
+        board.set_rows(slot, filled.rows, filled.rows)
+    return Outcome(bad=tuple(filled.bad))
 
 
 class Work(Protocol):
@@ -117,6 +170,22 @@ class Work(Protocol):
     def row_count(self) -> int: ...
     @property
     def first_index(self) -> int: ...
+    @property
+    def attempt(self) -> int: ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What became of some rows.
+
+    Attributes:
+        rows: Rows of the batch, where it comes finished; else those that were asked for.
+        bad: Samples that were skipped or replaced.
+    """
+
+    rows: int
+    bad: Sequence[BadSample]
 
 
 def fill_rows(
@@ -125,8 +194,8 @@ def fill_rows(
     leaves: Sequence[npt.NDArray[Any]],
     work: Work,
     given: Sequence[Any] | None,
-    wanted: Callable[[], bool],
-) -> int:
+    watch: Callable[[int], bool],
+) -> Filled:
     """Make the samples of some rows: the work of every lane, in whichever process.
 
     Args:
@@ -135,23 +204,91 @@ def fill_rows(
         leaves: Arrays of the whole batch.
         work: Which rows.
         given: Raw samples, where the source is sequential.
-        wanted: Asked before each sample; the rest is left out once it says no.
-    Returns:
-        The rows of the batch, where it comes finished; else those that were asked for.
+        watch: Called with each row before its sample is made; the rest is left out once it says no.
     Raises:
-        RowError: At the first row that fails.
+        RowError: At the first row that fails, as the policy wants it, or that no other sample could be found for.
     """
+    rows = _Rows(job, filler, leaves, work, watch)
     if job.order is None:
         indices = np.arange(work.first_index, work.first_index + work.row_count, dtype=np.int64)
         passes = np.full(work.row_count, work.pass_index, dtype=np.int64)
     else:
-        rows = job.order.rows(work.pass_index, work.step)
+        whole = job.order.rows(work.pass_index, work.step)
         part = slice(work.start, work.start + work.row_count)
-        indices, passes = rows.indices[part], rows.passes[part]
+        indices, passes = whole.indices[part], whole.passes[part]
+    on_bad = rows.take_in if job.policy.on_bad_sample != "raise" else None
     try:
-        if job.whole_batches:
-            return filler.fill_whole(leaves, int(indices[0]), int(passes[0]), None if given is None else given[0])
-        filler.fill(leaves, work.start, indices, passes, given, wanted)
-        return work.row_count
+        if work.attempt:
+            told = SampleError("", index=int(indices[0]))  # the main process knows what is the matter with it
+            rows.take_in(work.start, int(passes[0]), told)
+        elif job.whole_batches:
+            rows.fill_whole(int(indices[0]), int(passes[0]), None if given is None else given[0], on_bad)
+        else:
+            filler.fill(leaves, work.start, indices, passes, given, watch, on_bad)
+        return Filled(rows.count, rows.bad)
     finally:
         leaves = ()  # who keeps an error keeps this frame, which must not keep the batch's memory
+        rows.forget()
+
+
+@final
+class _Rows:
+    """The rows of one chunk, and what is done about samples that can't be made."""
+
+    def __init__(
+        self,
+        job: Job,
+        filler: Filler,
+        leaves: Sequence[npt.NDArray[Any]],
+        work: Work,
+        watch: Callable[[int], bool],
+    ) -> None:
+        self.bad: list[BadSample] = []
+        self.count = work.row_count
+        self._job, self._filler, self._leaves, self._work, self._watch = job, filler, leaves, work, watch
+
+    def fill_whole(
+        self, index: int, pass_index: int, given: Any, on_bad: Callable[[int, int, SampleError], None] | None
+    ) -> None:
+        """Place one finished batch."""
+        self._watch(0)
+        try:
+            self.count = self._filler.fill_whole(self._leaves, index, pass_index, given)
+        except RowError as failed:
+            if on_bad is None:
+                raise
+            self.count = 0
+            on_bad(0, pass_index, failed.error)
+
+    def take_in(self, row: int, pass_index: int, error: SampleError) -> None:
+        """Record a bad sample, and find another for its row if that is wanted."""
+        work = self._work
+        donor = self._replace(row, pass_index, error) if self._job.policy.on_bad_sample == "replace" else None
+        self.bad.append(BadSample.of(error, work.pass_index, work.step, row, donor))
+
+    def _replace(self, row: int, pass_index: int, error: SampleError) -> int:
+        work, order = self._work, self._job.order
+        assert order is not None
+        last: SampleError | None = None
+        for attempt in range(max(1, work.attempt), MOST_DONORS + 1):
+            self._watch(row)
+            donor = order.donor(pass_index, work.step, row, attempt)
+            last = self._place(row, donor, pass_index)
+            if last is None:
+                return donor
+        reason = f"{error.reason}. None of {MOST_DONORS} samples drawn to replace it could be made, the last of them: "
+        told = SampleError(f"{reason}{last}", index=error.index, path=error.path, stage=error.stage)
+        raise RowError(row, told)
+
+    def _place(self, row: int, index: int, pass_index: int) -> SampleError | None:
+        if not self._job.whole_batches:
+            return self._filler.fill_row(self._leaves, row, index, pass_index)
+        try:
+            self.count = self._filler.fill_whole(self._leaves, index, pass_index)
+        except RowError as failed:
+            return failed.error
+        return None
+
+    def forget(self) -> None:
+        """Let go of the batch's memory, which an error's frames may keep alive otherwise."""
+        self._leaves = ()

@@ -12,6 +12,7 @@ from fitstream.batching import BatchOrder
 from fitstream.budget import Needs
 from fitstream.chain import Chain, Filler, Recipe
 from fitstream.plan import Plan
+from fitstream.policy import Policy
 from fitstream.scratch import Allowance, Arena
 from fitstream.spec import ArraySpec, Layout, Structure
 
@@ -33,6 +34,7 @@ class Job:
     large_bytes: int
     budget_bytes: int
     needs: Needs
+    policy: Policy
 
     @staticmethod
     def of(plan: Plan) -> Job:

@@ -7,14 +7,19 @@ messages (a start, a failure) carry text, as JSON. Nothing received is ever unpi
 from __future__ import annotations
 
 import json
+import signal
 import struct
+from dataclasses import asdict
 from typing import Any, NamedTuple, final
 
 from fitstream.errors import SampleError
+from fitstream.policy import BadSample
 
 __all__ = [
+    "ASK_STACKS",
     "ATTACH",
     "ATTACHED",
+    "BAD",
     "BROKEN",
     "DONE",
     "FILL",
@@ -27,15 +32,20 @@ __all__ = [
     "Fill",
     "WorkerTraceback",
     "failure_text",
+    "read_bad",
     "read_failure",
     "read_note",
+    "write_bad",
     "write_note",
 ]
 
 # To a worker: open the parcel whose descriptors come with it; map slots; fill rows; end one lane.
 HELLO, ATTACH, FILL, STOP = b"H", b"A", b"F", b"S"
-# From a worker: opened; mapped; rows are filled, or failed; it can't go on.
-READY, ATTACHED, DONE, BROKEN = b"R", b"T", b"D", b"B"
+# From a worker: opened; mapped; a sample was skipped or replaced; rows are filled, or failed; it can't go on.
+READY, ATTACHED, BAD, DONE, BROKEN = b"R", b"T", b"X", b"D", b"B"
+
+#: The signal that makes a worker write down where its threads are.
+ASK_STACKS = signal.SIGUSR1 if hasattr(signal, "SIGUSR1") else signal.SIGTERM
 
 #: The largest message, and the most descriptors beside one; the kernel takes 253.
 MOST_BYTES, MOST_FDS = 1 << 16, 250
@@ -52,6 +62,7 @@ class Fill(NamedTuple):
         run: Serial number of the run.
         slot: Its place in the ring.
         area: Where the raw samples are, or -1.
+        attempt: As in `Chunk`.
     """
 
     token: int
@@ -63,6 +74,7 @@ class Fill(NamedTuple):
     row_count: int
     first_index: int
     area: int
+    attempt: int
 
     def write(self) -> bytes:
         return FILL + _FILL.pack(*self)
@@ -101,7 +113,7 @@ class Done(NamedTuple):
         return Done(*_DONE.unpack_from(message, 1)), message[1 + _DONE.size :]
 
 
-_FILL = struct.Struct("<9q")
+_FILL = struct.Struct("<10q")
 _DONE = struct.Struct("<7q")
 
 
@@ -123,6 +135,17 @@ def read_note(message: bytes) -> dict[str, Any]:
     """The values of a rare message."""
     values: dict[str, Any] = json.loads(message[1:].decode("utf-8", "surrogatepass"))
     return values
+
+
+def write_bad(token: int, bad: BadSample) -> bytes:
+    """A sample that was skipped or replaced; comes before the `Done` of its chunk."""
+    return write_note(BAD, token=token, **asdict(bad))
+
+
+def read_bad(message: bytes) -> tuple[int, BadSample]:
+    """The chunk's token, and the sample."""
+    values = read_note(message)
+    return values.pop("token"), BadSample(**values)
 
 
 class WorkerTraceback(Exception):

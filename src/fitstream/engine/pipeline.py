@@ -32,7 +32,7 @@ __all__ = ["Pipeline"]
 
 #: What a consumer that lets go of batches late (JAX, at its next call) gets before the ring is extended.
 _GRACE_S = 0.1
-#: How often a waiting consumer looks whether the lanes live.
+#: How often a waiting consumer looks whether the lanes live, at least.
 _WATCH_S = 1.0
 #: How long `close` waits for a function of the user's to return, and how long after Ctrl-C.
 _JOIN_S, _HASTY_JOIN_S = 10.0, 1.0
@@ -57,6 +57,7 @@ class Pipeline:
         #: Streams may be used from several threads, but the worker of the calling thread is one.
         self._here_lock = threading.Lock()
         self._idle_turns = 0
+        self._watch_s = min(_WATCH_S, (plan.policy.sample_timeout_s or _WATCH_S) / 4)
         self._pid = os.getpid()
         pool: Pool | None = None
         with contextlib.ExitStack() as undo:
@@ -136,8 +137,9 @@ class Pipeline:
                 self._work(here)
             return
         try:
-            board.file(board.ready_queue.get(timeout=_WATCH_S))
+            board.file(board.ready_queue.get(timeout=self._watch_s))
         except Empty:
+            self.crew.check_deadline()
             dead = self.crew.dead()
             if dead:
                 why = f"{', '.join(dead)} is gone; a process that was forked must make a loader of its own"

@@ -20,23 +20,25 @@ from typing import final
 
 import numpy as np
 
+from fitstream.engine.bell import Bell
 from fitstream.engine.board import Board, Chunk
-from fitstream.engine.dispatch import Dispatcher
+from fitstream.engine.dispatch import Dispatcher, Recalled
+from fitstream.engine.filling import Progress
 from fitstream.engine.job import Job
-from fitstream.engine.messages import ATTACHED, BROKEN, DONE, READY, Done, read_note
-from fitstream.engine.process import Process, told_exit
+from fitstream.engine.marks import Marks
+from fitstream.engine.messages import ATTACHED, BAD, BROKEN, DONE, READY, Done, read_bad, read_note
+from fitstream.engine.process import Process
 from fitstream.engine.sending import Unsendable, pack
-from fitstream.errors import FitstreamError, PlanError, Stalled, WorkerDied
+from fitstream.engine.verdicts import bad_sample, dead_sample, dead_workers, hung_sample
+from fitstream.engine.watch import START_S, Watch
+from fitstream.errors import FitstreamError, PlanError, Stalled
 from fitstream.events import Event, MemoryExceeded, WorkerLost, WorkerStarted
 from fitstream.machine import private_bytes
 from fitstream.memory import Block
 from fitstream.plan import Plan
-from fitstream.sources.base import Source
 
 __all__ = ["Pool", "split_lanes"]
 
-#: How long a worker may take to import what it needs.
-_START_S = 60.0
 #: How often in a row workers may die before anything is finished.
 _MOST_DEATHS = 5
 #: How often memory is measured while there is work.
@@ -49,27 +51,6 @@ _STOP_S, _HASTY_STOP_S = 2.0, 0.3
 def split_lanes(lane_count: int, process_count: int) -> list[int]:
     """Lanes of each process, as even as can be."""
     return [lane_count // process_count + (i < lane_count % process_count) for i in range(process_count)]
-
-
-@final
-class _Bell:
-    """Wakes the pool's thread. The descriptor lives as long as anyone may ring."""
-
-    def __init__(self) -> None:
-        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._pid = os.getpid()
-
-    def ring(self) -> None:
-        # A forked child that drops a batch has no business here.
-        if os.getpid() == self._pid:
-            os.eventfd_write(self.fd, 1)
-
-    def hush(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self.fd)
-
-    def __del__(self) -> None:
-        os.close(self.fd)
 
 
 @final
@@ -102,7 +83,7 @@ class Pool:
         self._plan = plan
         self._emit = emit
         self._kept_heap = plan.calls_functions
-        self._bell = _Bell()
+        self._bell = Bell()
         self._pid = os.getpid()
         self._on_crash: Callable[[BaseException], None] = lambda error: None
         self._processes: list[Process] = []
@@ -123,8 +104,12 @@ class Pool:
         except Unsendable as error:
             raise PlanError(f"{error}") from error.__cause__
         self.shared_bytes = self._parcel.count_bytes
-        self._control: Block | None = Block.make(4096, "A page of marks")
-        self._mark = self._control.bytes[:8].view(np.int64)
+        self._control: Block | None = Marks.block(sum(lane_counts))
+        marks = Marks(self._control)
+        self._mark = marks.run
+        self._watch = Watch(plan.policy, marks)
+        #: What the pool's thread is at that isn't ours: an observer, a function that works here.
+        self.progress = Progress()
         self.thread = threading.Thread(target=self._run, name="fitstream-workers", daemon=True)
         self.thread.start()
         _POOLS.add(self)
@@ -135,9 +120,9 @@ class Pool:
             raise
 
     def _wait(self) -> None:
-        if not self._ready.wait(_START_S):
+        if not self._ready.wait(START_S):
             raise Stalled(
-                f"worker processes were not ready within {_START_S:.0f} s: they import what the functions and the "
+                f"worker processes were not ready within {START_S:.0f} s: they import what the functions and the "
                 "source need. Import less there, or use processes=0 for threads."
             )
         if self._failure is not None:
@@ -151,7 +136,7 @@ class Pool:
     def attach(self, board: Board, on_crash: Callable[[BaseException], None]) -> None:
         """Give the workers a ring. They take no token before `activate`."""
         self._on_crash = on_crash
-        dispatcher = Dispatcher(board, self.lane_counts)
+        dispatcher = Dispatcher(board, self.lane_counts, self.progress)
         board.share_mark(self._mark)
         self._dispatcher = dispatcher
         self._bell.ring()
@@ -216,11 +201,12 @@ class Pool:
             for place in range(len(self.lane_counts)):
                 self._processes.insert(place, self._start(place))
             while not self._closing:
-                for fd, _ in self._poll.poll(1000 if self._busy() else None):
+                for fd, _ in self._poll.poll(self._watch.patience_ms(self._processes)):
                     if fd == self._bell.fd:
                         self._bell.hush()
                     else:
                         self._hear(fd)
+                self._watch.look(self._processes)
                 if self._dispatcher is not None:
                     self._dispatcher.hand_out(self._processes, self._shares)
                     self._measure(self._dispatcher)
@@ -233,6 +219,13 @@ class Pool:
         finally:
             self._end()
 
+    def _tell(self, event: Event) -> None:
+        self.progress.begin()
+        try:
+            self._emit(event)
+        finally:
+            self.progress.end()
+
     def _busy(self) -> bool:
         return any(process.in_flight for process in self._processes)
 
@@ -242,14 +235,16 @@ class Pool:
         self._on_crash(error)
 
     def _start(self, place: int) -> Process:
+        first_lane = sum(self.lane_counts[:place])
+        self._watch.clear(first_lane, self.lane_counts[place])
         try:
-            process = Process(self.lane_counts[place], kept_heap=self._kept_heap)
+            process = Process(self.lane_counts[place], first_lane, kept_heap=self._kept_heap)
         except OSError as error:
             raise PlanError(f"a worker process can't be started: {error}. Use processes=0 for threads.") from error
         self._poll.register(process.socket, select.POLLIN)
         self._poll.register(process.pidfd, select.POLLIN)
         assert self._control is not None
-        process.greet([self._control.fd, *self._parcel.fds])
+        process.greet(self._control.fd, self._parcel.fds)
         return process
 
     def _hear(self, fd: int) -> None:
@@ -271,9 +266,12 @@ class Pool:
                 process.state = "ready"
                 reserved_bytes = read_note(message)["reserved_bytes"]
                 self.reserved_bytes = max(self.reserved_bytes, reserved_bytes)
-                self._emit(WorkerStarted(process.pid, process.lane_count, reserved_bytes))
+                self._tell(WorkerStarted(process.pid, process.lane_count, reserved_bytes))
                 if all(one.state != "starting" for one in self._processes):
                     self._ready.set()
+            elif kind == BAD:
+                token, bad = read_bad(message)
+                process.bad.setdefault(token, []).append(bad)
             elif kind == ATTACHED:
                 process.attached()
             elif kind == BROKEN:
@@ -296,7 +294,7 @@ class Pool:
         with contextlib.suppress(KeyError, ValueError):
             self._poll.unregister(process.socket)
         self._fallback_count += sum(process.fallback_counts.values())
-        how = told_exit(process.reap())
+        how = self._watch.how_it_ended(process)
         place = self._processes.index(process)
         broken = process.broken
         if process.state == "starting" and (broken is not None or not self._ready.is_set()):
@@ -307,12 +305,27 @@ class Pool:
             )
         if broken is not None:
             raise FitstreamError(f"a lane ended unexpectedly by {broken['reason']}\n{broken['traceback']}")
-        chunks = self._dispatcher.recall(process) if self._dispatcher is not None else []
-        self._deaths += 1
+        dispatcher = self._dispatcher
+        begun = {mark.token: mark.row for mark in self._watch.marks_of(process)}
+        recalled = dispatcher.recall(process, begun) if dispatcher is not None else Recalled()
+        # That a sample under suspicion was at it again is no news: it is about to be found out.
+        self._deaths += not recalled.guilty and not recalled.suspect
         if self._deaths >= _MOST_DEATHS:
-            raise _died(self._deaths, process, how, chunks, self._plan)
-        self._emit(WorkerLost(process.pid, how, len(chunks)))
+            raise dead_workers(self._deaths, process, how, recalled.chunks, self._plan)
+        self._tell(WorkerLost(process.pid, how, len(recalled.chunks)))
+        if dispatcher is not None:
+            for chunk in recalled.guilty:
+                self._deaths = 0
+                self._convict(dispatcher, chunk, process, how)
         self._processes[place] = self._start(place)
+
+    def _convict(self, dispatcher: Dispatcher, chunk: Chunk, process: Process, how: str) -> None:
+        """Let the policy decide on a sample that ends its worker, or hangs."""
+        plan, overdue = self._plan, process.overdue
+        error: FitstreamError = dead_sample(plan, chunk, process, how)
+        if overdue is not None:
+            error = hung_sample(plan, chunk, process, overdue)
+        dispatcher.convict(chunk, error, bad_sample(plan, chunk, error, how))
 
     def _measure(self, dispatcher: Dispatcher) -> None:
         """Add up the memory of the workers, and tell once if it is more than was planned."""
@@ -325,7 +338,7 @@ class Pool:
         measured = self.peak_bytes + plan.kept_bytes
         if measured > plan.projected_bytes and not self._told_memory:
             self._told_memory = True
-            self._emit(MemoryExceeded(measured, plan.projected_bytes))
+            self._tell(MemoryExceeded(measured, plan.projected_bytes))
 
     def _end(self) -> None:
         living = [process for process in self._processes if process.pidfd >= 0]
@@ -354,6 +367,7 @@ class Pool:
             board.share_mark(self._mark)
         self._dispatcher = None
         self._control = None
+        self._watch.forget()
 
 
 def _most_bytes(plan: Plan) -> int:
@@ -361,25 +375,6 @@ def _most_bytes(plan: Plan) -> int:
     if not plan.auto_processes:
         return plan.budget_bytes
     return max(_SETTLING_BYTES, plan.budget_bytes - plan.projected_bytes + plan.needs.shared_bytes)
-
-
-def _died(count: int, process: Process, how: str, chunks: Sequence[Chunk], plan: Plan) -> WorkerDied:
-    where = "no batch"
-    if chunks:
-        first = chunks[0]
-        where = (
-            f"rows {first.start} to {first.start + first.row_count - 1} of batch {first.step}, pass {first.pass_index}"
-        )
-        if plan.order is not None and isinstance(plan.source, Source):
-            index = int(plan.order.rows(first.pass_index, first.step).indices[first.start])
-            path = plan.source.path(index)
-            where += f", from sample {index} on" + (f" ({path})" if path else "")
-    return WorkerDied(
-        f"Worker processes died {count} times in a row before anything was finished; the last one, process "
-        f"{process.pid}, worked on {where}: {how}. Look for the function or file that ends a process, with workers=0.",
-        pid=process.pid,
-        exit_code=process.exit_code,
-    )
 
 
 #: Pools of this process, so that forked children close their descriptors, and sockets end with the main process.

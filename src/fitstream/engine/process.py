@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
-from fitstream.engine.messages import ATTACH, HELLO, MOST_BYTES, STOP, write_note
+from fitstream.engine.messages import ASK_STACKS, ATTACH, HELLO, MOST_BYTES, STOP, write_note
+from fitstream.policy import BadSample
 
-__all__ = ["Process", "told_exit"]
+__all__ = ["Overdue", "Process", "told_exit"]
+
+#: How long a worker that hangs may take to tell where.
+_STACK_S = 1.0
 
 # The path comes first: nothing may be imported before from where the main process would not import it.
 _PROGRAM = (
@@ -34,12 +40,29 @@ _MALLOC = {
 }
 
 
+class Overdue(NamedTuple):
+    """What a worker hung at.
+
+    Attributes:
+        token: Of the chunk.
+        row: The row that was in the making, or None where rows were read together, or nothing was begun.
+        after_s: For how long.
+        stack: Where it was.
+    """
+
+    token: int
+    row: int | None
+    after_s: float
+    stack: str
+
+
 @final
 class Process:
     """A worker process.
 
     Args:
         lane_count: Its lanes.
+        first_lane: The number of its first one among those of all workers.
         kept_heap: Whether its functions allocate, so that the heap should be kept.
 
     Attributes:
@@ -47,22 +70,30 @@ class Process:
         pidfd: Becomes readable when it ends.
         socket: Our end; never blocks.
         state: "starting", "ready" (opened, but without slots), "attaching" or "working".
+        heard_s: When it was last heard of, or given something to do while it had nothing, by the monotonic clock.
         in_flight: What it was given, by token.
+        bad: Samples that it skipped or replaced in chunks that aren't finished, by token.
+        overdue: What it hung at, once it was ended for that.
         slots: Those that it has mapped.
         fallback_counts: Files that each lane's fast decoder refused.
         broken: What it told when it could not go on.
         exit_code: After `reap`.
     """
 
-    def __init__(self, lane_count: int, *, kept_heap: bool) -> None:
+    def __init__(self, lane_count: int, first_lane: int, *, kept_heap: bool) -> None:
         self.lane_count = lane_count
+        self.first_lane = first_lane
         self.state = "starting"
+        self.heard_s = time.monotonic()
+        self.bad: dict[int, list[BadSample]] = {}
+        self.overdue: Overdue | None = None
         self.in_flight: dict[int, Any] = {}
         self.slots: set[int] = set()
         self._attaching: list[int] = []
         self.exit_code: int | None = None
         self.fallback_counts: dict[int, int] = {}
         self.broken: dict[str, Any] | None = None
+        self._stacks = os.memfd_create("fitstream-stacks", os.MFD_CLOEXEC)
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             command = [
@@ -78,6 +109,7 @@ class Process:
             )
         except BaseException:
             self.socket.close()
+            os.close(self._stacks)
             raise
         finally:
             theirs.close()
@@ -101,9 +133,9 @@ class Process:
             pass
         return True
 
-    def greet(self, fds: Sequence[int]) -> None:
+    def greet(self, marks_fd: int, fds: Sequence[int]) -> None:
         """Send what it is to open."""
-        self.send(write_note(HELLO, lanes=self.lane_count), fds)
+        self.send(write_note(HELLO, lanes=self.lane_count, first_lane=self.first_lane), [marks_fd, self._stacks, *fds])
 
     def attach(self, slots: Sequence[int], fds: Sequence[int], **limits: int) -> None:
         """Send slots to map, if the socket isn't full."""
@@ -118,7 +150,9 @@ class Process:
     def receive(self) -> bytes | None:
         """The next message; None if there is none now, empty if there will be none any more."""
         try:
-            return self.socket.recv(MOST_BYTES)
+            message = self.socket.recv(MOST_BYTES)
+            self.heard_s = time.monotonic()
+            return message
         except BlockingIOError:
             return None
         except ConnectionError:
@@ -130,6 +164,18 @@ class Process:
             for _ in range(self.lane_count):
                 self.socket.send(STOP)
             self.socket.shutdown(socket.SHUT_WR)
+
+    def stack(self, thread: int) -> str:
+        """Where a thread of it is, as text; asked for by a signal and waited for a moment. Empty if it can't tell."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, ASK_STACKS)
+        deadline, text, before = time.monotonic() + _STACK_S, b"", b""
+        while time.monotonic() < deadline and not (text and text == before):
+            time.sleep(0.01)
+            text, before = os.pread(self._stacks, 1 << 16, 0), text
+        told = text.decode("utf-8", "replace")
+        parts = re.split(r"(?m)^(?=(?:Current t|T)hread 0x)", told)
+        return next((part for part in parts if f"0x{thread:016x}" in part[:60]), told).strip()
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -144,9 +190,10 @@ class Process:
     def drop(self) -> None:
         """Close our descriptors, and nothing else."""
         self.socket.close()
-        pidfd, self.pidfd = self.pidfd, -1
-        if pidfd >= 0:
-            os.close(pidfd)
+        fds, self.pidfd, self._stacks = (self.pidfd, self._stacks), -1, -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
 
 
 def _interpreter_flags() -> list[str]:

@@ -14,12 +14,13 @@ import json
 from collections.abc import Iterator
 from typing import Any, final
 
-from fitstream.chain import Filler
-from fitstream.engine.board import Board, Chunk, Run
-from fitstream.engine.filling import fill_chunk
+from fitstream.chain import Filler, is_ctrl_c
+from fitstream.engine.board import Board, Chunk, Outcome, Run
+from fitstream.engine.filling import Progress, fill_chunk
 from fitstream.engine.replay import Replay, own_state, rolled
 from fitstream.engine.ring import Slot
 from fitstream.errors import FitstreamError, SourceError, StateError
+from fitstream.policy import BadSample
 from fitstream.sources.base import Sequential
 from fitstream.spec import copied
 
@@ -54,6 +55,9 @@ class Reading:
         self._maker: Any = None
         self._pass = self._step = self._index = self._digest = 0
         self._finished = False
+        self._bad: list[BadSample] = []
+        #: What this lane is at.
+        self.progress = Progress()
 
     def work(self, slot: Slot) -> None:
         board = self._board
@@ -74,8 +78,8 @@ class Reading:
             except FitstreamError as error:
                 failure, self._finished = (slot.rows, error), True
                 run.total = number + 1
-        board.finish_part(slot, failure)
-        failure = None  # this frame is in its traceback: the cycle would keep the batch's memory
+        board.finish_part(slot, Outcome(failure, tuple(self._bad)))
+        failure, self._bad = None, []  # this frame is in its traceback: the cycle would keep the batch's memory
 
     def _start(self, pass_index: int) -> None:
         self._iterator = self._maker = None
@@ -165,13 +169,14 @@ class Reading:
             if self._hands_on:
                 self._board.add_chunk(chunk)
             else:
-                failed = fill_chunk(self._board, self._filler, chunk)
-                if failed is not None:
-                    slot.rows, error = failed
+                outcome = fill_chunk(self._board, self._filler, chunk, self.progress)
+                self._bad += outcome.bad
+                if outcome.failure is not None:
+                    slot.rows, error = outcome.failure
                     try:
                         raise error
                     finally:
-                        del failed, error
+                        del outcome, error
             del given, chunk  # or they would be held while the next ones are read
         return rows, ended
 
@@ -192,6 +197,7 @@ class Reading:
         assert self._iterator is not None
         try:
             while len(given) < want and (length is None or self._index < length):
+                self.progress.begin()
                 sample = next(self._iterator)
                 self._digest = rolled(self._digest, sample)
                 given.append(copied(sample) if self._copies else sample)
@@ -200,14 +206,19 @@ class Reading:
             return given, True
         except FitstreamError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
             raise self._filler.chain.failure(error, self._index, "read") from error
+        finally:
+            self.progress.end()
         return given, length is not None and self._index >= length
 
     def _open(self, run: Run) -> None:
         """Start the pass, and go to the step that the run begins with."""
         replay = run.replay if self._step else None
         own = None if replay is None or replay.own is None else json.loads(replay.own)
+        self.progress.begin()
         try:
             started = self._source.start(self._owner, own)
             self._iterator, self._maker = started.samples, started.maker
@@ -217,12 +228,17 @@ class Reading:
                 self._index, self._digest = self._step * self._size, replay.digest or 0
         except FitstreamError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
             raise self._filler.chain.failure(error, self._index, "read") from error
+        finally:
+            self.progress.end()
 
     def _read_again(self, count: int, run: Run, replay: Replay | None) -> None:
         assert self._iterator is not None
         for sample in itertools.islice(self._iterator, count):
+            self.progress.begin()
             self._digest = rolled(self._digest, sample)
             self._index += 1
             if not self._board.current(run):

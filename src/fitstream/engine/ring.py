@@ -24,7 +24,7 @@ from __future__ import annotations
 import mmap
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import numpy as np
@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 from fitstream.errors import LoaderClosed
 from fitstream.memory import Block
+from fitstream.policy import BadSample
 from fitstream.spec import Layout
 
 __all__ = ["Slot", "make_slot"]
@@ -52,6 +53,7 @@ class Slot:
         rows: Rows that the batch has.
         pending: Parts still to be finished before the slot is ready.
         failure: The failure in the lowest row, and that row.
+        bad: Its samples that were skipped or replaced.
         lease: The handed-out root, while it lives.
         replay: Where the source is sequential: what a pass has given up to the end of the batch (see `replay`).
     """
@@ -70,6 +72,7 @@ class Slot:
     last_of_pass: bool = False
     pending: int = 0
     failure: tuple[int, BaseException] | None = None
+    bad: list[BadSample] = field(default_factory=list)
     lease: weakref.ref[Any] | None = None
     replay: Any = None
 

@@ -4,13 +4,14 @@ It imports what the functions and the source need, and no framework. Its life ha
 kernel kills it when the thread that started it ends, and its lanes end when the socket does. Ctrl-C is for the main
 process to handle.
 
-All lanes take messages from one socket, so that whoever is free works. Every sample's work is preceded by a look at the
-run's number in shared memory: what was abandoned is left at once.
+All lanes take messages from one socket, so that whoever is free works. Before each sample a lane marks in shared memory
+what it is at (`marks`), and looks at the run's number there: what was abandoned is left at once.
 """
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import signal
 import socket
@@ -21,13 +22,13 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, final
 
-import numpy as np
-
 from fitstream.chain import Chain, Filler, RowError
 from fitstream.engine.areas import BESIDE, NOWHERE
 from fitstream.engine.filling import fill_rows
 from fitstream.engine.job import Job
+from fitstream.engine.marks import Marks
 from fitstream.engine.messages import (
+    ASK_STACKS,
     ATTACH,
     ATTACHED,
     BROKEN,
@@ -40,6 +41,7 @@ from fitstream.engine.messages import (
     Fill,
     failure_text,
     read_note,
+    write_bad,
     write_note,
 )
 from fitstream.engine.sending import unpack
@@ -89,9 +91,11 @@ class _Worker:
         assert message[:1] == HELLO
         told = read_note(message)
         self.lane_count: int = told["lanes"]
-        control, *parcel = fds
-        self._block = Block(control)
-        self._run = self._block.bytes[:8].view(np.int64)
+        marks, stacks, *parcel = fds
+        self._marks = Marks(Block(marks))
+        self._first_lane: int = told["first_lane"]
+        # A lane that hangs is asked where by a signal, which is heard even inside code that holds the interpreter lock.
+        faulthandler.register(ASK_STACKS, file=stacks, all_threads=True)
         self._job: Job = Job.joined(unpack(parcel))
         self._leaves: dict[int, list[Any]] = {}
         self._areas: Any = None
@@ -151,22 +155,32 @@ class _Worker:
         return unpack_samples(block.bytes)
 
     def _fill(self, lane: int, fill: Fill, fds: Sequence[int]) -> bytes:
-        filler = self._fillers[lane]
+        filler, marks, place = self._fillers[lane], self._marks, self._first_lane + lane
+
+        def watch(row: int) -> bool:
+            marks.at(place, row)
+            return marks.is_run(fill.run)
+
         started_ns = time.perf_counter_ns()
         rows, failed_row, text = 0, -1, b""
+        marks.begin(place, fill.token, fill.start, threading.get_ident())
         try:
             given = self._given(fill.area, fds)
-            run = self._run
-            rows = fill_rows(self._job, filler, self._leaves[fill.slot], fill, given, lambda: run[0] == fill.run)
+            filled = fill_rows(self._job, filler, self._leaves[fill.slot], fill, given, watch)
+            rows = filled.rows
+            for bad in filled.bad:
+                self._socket.send(write_bad(fill.token, bad))
         except RowError as failed:
             failed_row = failed.row
             told = "".join(traceback.format_exception(failed.error.__cause__ or failed.error))
             text = failure_text(failed.error, told)
+        finally:
+            marks.end(place)
         return Done(
             token=fill.token,
             lane=lane,
             rows=rows,
-            abandoned=int(self._run[0] != fill.run),
+            abandoned=int(not marks.is_run(fill.run)),
             failed_row=failed_row,
             wall_ns=time.perf_counter_ns() - started_ns,
             fallback_count=filler.chain.fallback_count,

@@ -20,7 +20,15 @@ __all__ = ["Reader", "Sequential", "Source", "Started"]
 
 
 class Reader(ABC):
-    """A source opened by one lane."""
+    """A source opened by one lane.
+
+    Attributes:
+        changed_count: Samples read so far that were changed after the source was listed.
+        changed_index: The first of them, or -1.
+    """
+
+    changed_count = 0
+    changed_index = -1
 
     @abstractmethod
     def read(self, index: int, arena: Arena) -> Any:
@@ -89,6 +97,16 @@ class Source(ABC):
 
     def path(self, index: int) -> str | None:
         """The file that holds a sample, for errors."""
+        return None
+
+    def fault(self, index: int) -> str | None:
+        """What is wrong with a sample as far as can be told without reading it: a file that is missing, say.
+
+        Called from several threads at once.
+
+        Returns:
+            Why it can't be read, or None.
+        """
         return None
 
     def labels(self) -> npt.NDArray[np.generic] | None:

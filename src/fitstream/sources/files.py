@@ -11,6 +11,11 @@ Files are opened without blocking, so that a named pipe is refused instead of wa
 
 Where a root was given for protection, the table's folders were checked when it was read; here a file that is itself a
 symbolic link is resolved, and refused if it leads outside.
+
+A file whose times of content and of status both lie after the moment at which the source was made has been written
+since. (Content alone can be set to any time; status alone changes with a name or a permission.) The system stamps
+files with a clock that may lag behind `time.time_ns` by some milliseconds, and never leads: so what was written before
+is never taken for changed, and what is written within that lag may be missed.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import io
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any, final
 
@@ -188,12 +194,16 @@ class FileSource(Source):
         self._label_kind = label_kind
         self._class_count = class_count
         self._inside = inside
+        self._listed_ns = time.time_ns()
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def open(self) -> FileReader:
-        return FileReader(self._paths, self._labels, self._label_kind, self._class_count, self._inside)
+        # fmt: off
+        return FileReader(
+            self._paths, self._labels, self._label_kind, self._class_count, self._inside, self._listed_ns)
+        # fmt: on
 
     @property
     def index_bytes(self) -> int:
@@ -201,6 +211,19 @@ class FileSource(Source):
 
     def path(self, index: int) -> str:
         return self._paths[index]
+
+    def fault(self, index: int) -> str | None:
+        path = self._paths.encoded(index)
+        try:
+            path = _target(path, self._inside)
+            _check_status(os.stat(path))
+            if not os.access(path, os.R_OK):
+                return f"{_REASONS[errno.EACCES]}."
+        except OSError as error:
+            return _reason(error)
+        except SourceError as error:
+            return str(error)
+        return None
 
     def labels(self) -> npt.NDArray[Any] | None:
         """Class indices `(count,)` int64, or the numbers of `label_kind="raw"`; read-only."""
@@ -228,12 +251,14 @@ class FileReader(Reader):
         label_kind: LabelMode,
         class_count: int,
         inside: bytes | None,
+        listed_ns: int,
     ) -> None:
         self._paths = paths
         self._labels = labels
         self._label_kind = label_kind
         self._class_count = class_count
         self._inside = inside
+        self._listed_ns = listed_ns
 
     def read(self, index: int, arena: Arena) -> memoryview | tuple[memoryview, Any]:
         """Read one file.
@@ -247,12 +272,15 @@ class FileReader(Reader):
         try:
             descriptor = self._open(self._paths.encoded(index))
             try:
-                data = _contents(descriptor, arena)
+                status = os.fstat(descriptor)
+                data = _contents(descriptor, status, arena)
             finally:
                 os.close(descriptor)
         except OSError as error:
-            reason = _REASONS.get(error.errno or 0, f"the file cannot be read: {error.strerror}")
-            raise SourceError(f"{reason}.") from error
+            raise SourceError(_reason(error)) from error
+        if status.st_mtime_ns > self._listed_ns and status.st_ctime_ns > self._listed_ns:
+            self.changed_count += 1
+            self.changed_index = index if self.changed_index < 0 else self.changed_index
         return data if self._labels is None else (data, self._label(self._labels[index], arena))
 
     def _open(self, path: bytes) -> int:
@@ -263,13 +291,7 @@ class FileReader(Reader):
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-        target = os.path.realpath(path)
-        if not is_inside(target, self._inside):
-            raise SourceError(
-                f"it is a symbolic link to {os.fsdecode(target)!r}, outside root {os.fsdecode(self._inside)!r}. "
-                f"Pass allow_outside=True if the table and the folder are trusted."
-            )
-        return os.open(target, _OPEN | _NO_FOLLOW)
+        return os.open(_resolved(path, self._inside), _OPEN | _NO_FOLLOW)
 
     def _label(self, label: Any, arena: Arena) -> Any:
         if self._label_kind == "categorical":
@@ -284,13 +306,44 @@ class FileReader(Reader):
         return label
 
 
-def _contents(descriptor: int, arena: Arena) -> memoryview:
-    status = os.fstat(descriptor)
+def _target(path: bytes, inside: bytes | None) -> bytes:
+    """What will be opened for a path.
+
+    Raises:
+        SourceError: If it is a link that leaves `inside`.
+    """
+    return path if inside is None or not os.path.islink(path) else _resolved(path, inside)
+
+
+def _resolved(path: bytes, inside: bytes) -> bytes:
+    target = os.path.realpath(path)
+    if not is_inside(target, inside):
+        raise SourceError(
+            f"it is a symbolic link to {os.fsdecode(target)!r}, outside root {os.fsdecode(inside)!r}. "
+            f"Pass allow_outside=True if the table and the folder are trusted."
+        )
+    return target
+
+
+def _reason(error: OSError) -> str:
+    return f"{_REASONS.get(error.errno or 0, f'the file cannot be read: {error.strerror}')}."
+
+
+def _check_status(status: os.stat_result) -> None:
+    """Refuse what is no file, or empty.
+
+    Raises:
+        SourceError: If it is.
+    """
     if not stat.S_ISREG(status.st_mode):
         raise SourceError(f"it is {'a folder' if stat.S_ISDIR(status.st_mode) else 'a device or pipe'}, not a file.")
-    size = status.st_size
-    if size == 0:
+    if status.st_size == 0:
         raise SourceError("the file is empty (0 bytes). Restore it, or leave it out.")
+
+
+def _contents(descriptor: int, status: os.stat_result, arena: Arena) -> memoryview:
+    _check_status(status)
+    size = status.st_size
     buffer = arena.take(size + 1).data
     got = _read_into(descriptor, buffer)
     while got < size:

@@ -1,0 +1,103 @@
+"""Looking after worker processes: who hangs is ended, and how one ended is told.
+
+A worker hangs when a lane is at one sample for longer than the deadline (`marks` tells), when it began nothing of what
+it was given for as long, as if it was stopped, or when it doesn't get ready. It is asked for its stack, and killed; the
+pool then finds it dead, as any other.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterable
+from typing import final
+
+from fitstream.engine.marks import NOTHING, LaneMark, Marks
+from fitstream.engine.process import Overdue, Process, told_exit
+from fitstream.machine import memory_limit_bytes, oom_kill_count
+from fitstream.policy import Policy
+from fitstream.spec import format_bytes
+
+__all__ = ["START_S", "Watch"]
+
+#: How long a worker may take to import what it needs.
+START_S = 60.0
+#: How often workers that have work in hand are looked after, at most.
+_OFTEN_S = 0.25
+
+
+@final
+class Watch:
+    """Looks after the workers of one pool, in the pool's thread.
+
+    Args:
+        policy: Says how long a sample may take.
+        marks: What lanes are at.
+    """
+
+    def __init__(self, policy: Policy, marks: Marks) -> None:
+        self._limit_s = policy.sample_timeout_s
+        self._often_s = min(_OFTEN_S, (policy.sample_timeout_s or 1) / 8)
+        self._marks = marks
+        self._looked_s = 0.0
+        self._oom_kills = oom_kill_count()
+
+    def patience_ms(self, processes: Iterable[Process]) -> float | None:
+        """How long the pool may sleep when it hears nothing; None for as long as it likes."""
+        busy = any(process.in_flight or process.state in ("starting", "attaching") for process in processes)
+        return 1000 * self._often_s if busy else None
+
+    def look(self, processes: Iterable[Process]) -> None:
+        """End those that hang."""
+        now_s = time.monotonic()
+        if now_s < self._looked_s + self._often_s:
+            return
+        self._looked_s = now_s
+        for process in processes:
+            if process.overdue is None:
+                process.overdue = self._overdue(process, now_s)
+                if process.overdue is not None:
+                    process.kill()
+
+    def _overdue(self, process: Process, now_s: float) -> Overdue | None:
+        quiet_s, limit_s = now_s - process.heard_s, self._limit_s
+        if process.state in ("starting", "attaching"):
+            return Overdue(NOTHING, None, quiet_s, "") if quiet_s > START_S else None
+        if limit_s is None or not process.in_flight:
+            return None
+        marks = [mark for mark in self.marks_of(process) if mark.token in process.in_flight]
+        for mark in marks:
+            chunk, _ = process.in_flight[mark.token]
+            alone = mark.at_one_row or chunk.row_count == 1
+            after_s = now_s - mark.since_ns / 1e9
+            if after_s > (limit_s if alone else limit_s * chunk.row_count):
+                return Overdue(mark.token, mark.row if alone else None, after_s, process.stack(mark.thread))
+        return Overdue(NOTHING, None, quiet_s, "") if not marks and quiet_s > limit_s else None
+
+    def marks_of(self, process: Process) -> list[LaneMark]:
+        """What its lanes are at, or were when it ended."""
+        return [self._marks.read(process.first_lane + i) for i in range(process.lane_count)]
+
+    def clear(self, first_lane: int, lane_count: int) -> None:
+        """Forget what the lanes of a worker were at, before another takes its place."""
+        for lane in range(first_lane, first_lane + lane_count):
+            self._marks.end(lane)
+
+    def forget(self) -> None:
+        """Let go of the page."""
+        self._marks = Marks.none()
+
+    def how_it_ended(self, process: Process) -> str:
+        """How a worker ended, in words. Reaps it."""
+        code = process.reap()
+        if process.overdue is not None:
+            return f"it did nothing for {process.overdue.after_s:.1f} s, and was ended"
+        before, self._oom_kills = self._oom_kills, oom_kill_count()
+        if code != -signal.SIGKILL or before is None or self._oom_kills is None:
+            return told_exit(code)
+        if self._oom_kills == before:
+            return "it was ended by SIGKILL from outside: the system did not run out of memory"
+        return (
+            "it was ended by the system's out-of-memory killer: the limit of all processes here together is "
+            f"{format_bytes(memory_limit_bytes())}. Let functions hold less, use fewer processes, or a smaller memory="
+        )
