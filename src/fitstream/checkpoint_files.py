@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import io
 import json
 import os
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, final
@@ -26,6 +24,8 @@ __all__ = ["Broken", "Stored", "read_checkpoint", "remove_checkpoint", "sync_fol
 _FORMAT, _VERSION = "fitstream checkpoint", 1
 _ARRAYS, _CONTENT, _SUMS = "arrays.npz", "checkpoint.json", "B2SUMS"
 _BLOCK_BYTES = 1 << 20
+
+# hashlib and zipfile take long to load, and only who writes or reads checkpoints needs them.
 
 
 @final
@@ -72,6 +72,8 @@ class _Hashed(io.RawIOBase):
     """A new file that is hashed while it is written. It can't seek, so that what was hashed is what is there."""
 
     def __init__(self, path: Path) -> None:
+        import hashlib
+
         self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self.digest = hashlib.blake2b()
 
@@ -122,6 +124,8 @@ def remove_checkpoint(path: Path) -> None:
 
 
 def _write_arrays(file: BinaryIO, arrays: Iterable[tuple[str, np.ndarray]]) -> dict[str, Any]:
+    import zipfile
+
     forms = {}
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays:
@@ -141,6 +145,9 @@ def read_checkpoint(path: Path) -> Stored:
         StateError: If a later version of fitstream wrote it.
         OSError: If it may not be read.
     """
+    import hashlib
+    import zipfile
+
     try:
         text = (path / _CONTENT).read_bytes()
         lines = (path / _SUMS).read_text("ascii").splitlines()
@@ -178,6 +185,8 @@ def _check_sum(name: str, digest: str, sums: dict[str, str]) -> None:
 
 
 def _read_arrays(path: Path, forms: dict[str, Any]) -> dict[str, np.ndarray]:
+    import zipfile
+
     with zipfile.ZipFile(path) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise Broken(f"{_ARRAYS} is compressed, which fitstream's never are")

@@ -40,7 +40,7 @@ from fitstream.checkpoint_files import Stored
 from fitstream.checkpoints import Checkpoint, CheckpointFolder
 from fitstream.errors import PlanError, StateError
 
-__all__ = ["Keeper", "KeptCallbacks"]
+__all__ = ["Keeper", "KeptCallbacks", "open_keeper"]
 
 
 @final
@@ -54,6 +54,7 @@ class Keeper:
         feed: What it is trained on; it begins where the checkpoint says.
         other_feed: What it is validated with, or None.
         epochs: The last epoch.
+        users: The user's callbacks, whose state is kept.
     Raises:
         PlanError: If this training can't be resumed, or had more epochs than it shall have now.
         StateError: If the newest checkpoint is of another training; with what changed.
@@ -71,6 +72,7 @@ class Keeper:
         feed: Feed,
         other_feed: Feed | None,
         epochs: int,
+        users: Sequence[Any],
     ) -> None:
         self._folder = folder
         self._rules = rules
@@ -78,6 +80,7 @@ class Keeper:
         self._feed = feed
         self._other_feed = other_feed
         self._epochs = epochs
+        self._users = [each for each in users if not isinstance(each, keras.callbacks.History)]
         self._within = _can_stop_within(model, feed)
         self._check()
         self._variables = Variables(model)
@@ -164,9 +167,9 @@ class Keeper:
 
     # Called by `KeptCallbacks`.
 
-    def begin(self, users: Sequence[Any], history: Any) -> None:
+    def begin(self, history: Any) -> None:
         """Training begins; callbacks have been told."""
-        self._callbacks = Callbacks(users)
+        self._callbacks = Callbacks(self._users)
         self._history = history
         if self._found is not None and not self._epoch_step and not self.complete:
             self._restore(self._found)
@@ -266,21 +269,19 @@ class KeptCallbacks(keras.callbacks.CallbackList):
     Args:
         keeper: What writes and restores.
         told: Callbacks that are called.
-        users: Those of them that are the user's, whose state is kept.
         settings: As in Keras.
     """
 
-    def __init__(self, keeper: Keeper, told: Sequence[Any], users: Sequence[Any], **settings: Any) -> None:
+    def __init__(self, keeper: Keeper, told: Sequence[Any], **settings: Any) -> None:
         super().__init__([*told, _EachStep()], **settings)
         self._keeper = keeper
-        self._users = [each for each in users if not isinstance(each, keras.callbacks.History)]
         #: Batches of this epoch that Keras doesn't know of.
         self._done = 0 if keeper.start is None else keeper.start[1]
 
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
         history = next(each for each in self.callbacks if isinstance(each, keras.callbacks.History))
-        self._keeper.begin(self._users, history)
+        self._keeper.begin(history)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch, logs)
@@ -339,7 +340,7 @@ def open_keeper(
         raise PlanError("BackupAndRestore and checkpoint= would both restore the model. Leave BackupAndRestore out.")
     rules = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
     folder = opened.enter_context(CheckpointFolder(rules))
-    return Keeper(folder, rules, model, *feeds, epochs)
+    return Keeper(folder, rules, model, *feeds, epochs, users)
 
 
 def _can_stop_within(model: Any, feed: Feed) -> bool:
