@@ -24,6 +24,12 @@ pytestmark = KERAS_WARNINGS
 QUIET: dict[str, Any] = {"verbose": 0, "workers": 1}
 
 
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes end in these tests, and not the system."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture(scope="module")
 def unbroken() -> dict[str, Any]:
     return train()
@@ -95,8 +101,7 @@ def test_without_a_rule_there_is_a_checkpoint_at_each_epochs_end(tmp_path: Path)
     assert names(tmp_path) == ["final-000000010", "step-000000005", "step-000000010"]
 
 
-@pytest.mark.parametrize("built", [False, True], ids=["unbuilt", "built"])
-@pytest.mark.parametrize("steps", range(1, 11))
+@pytest.mark.parametrize(("steps", "built"), [(2, False), (3, True), (5, False), (6, False), (9, True), (10, False)])
 def test_each_sample_is_trained_on_once_wherever_training_was_interrupted(
     steps: int, built: bool, tmp_path: Path
 ) -> None:
@@ -132,7 +137,7 @@ def numbers() -> Iterator[Any]:
     yield from zip(*samples(23), strict=True)
 
 
-@pytest.mark.parametrize("steps", [2, 4, 6])
+@pytest.mark.parametrize("steps", [4, 7])
 def test_a_generator_of_unknown_length_goes_on_in_mid_pass(steps: int, tmp_path: Path) -> None:
     rules = fs.Checkpoint(tmp_path, every_steps=1)
     data = fs.from_generator(numbers).batch(5)
