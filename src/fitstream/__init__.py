@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fitstream.checkpoints import Checkpoint
 from fitstream.constructors import (
     from_arrays,
     from_batches,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from fitstream.training import evaluate, fit, predict
 
 __all__ = [
+    "Checkpoint",
     "Dataset",
     "FitstreamError",
     "Loader",
