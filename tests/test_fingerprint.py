@@ -296,6 +296,35 @@ def test_what_cannot_be_fingerprinted_is_named(make: Any, name: str) -> None:
         thing.close()
 
 
+class Hostile:
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("not for you")
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise RuntimeError("not for you")
+
+    def __call__(self, x: Any) -> Any:
+        return x
+
+
+class Stored(Tensor):
+    """As a dataset of an HDF5 file looks to NumPy."""
+
+    nbytes = 2**40
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise AssertionError("would read all of it")
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("can't be pickled")
+
+
+def test_things_that_refuse_to_be_looked_at_are_named() -> None:
+    assert unknown_of(capturing(Hostile())) == [f"closure variable 'x' (a {__name__}.Hostile)"]
+    assert len(unknown_of(Hostile())) == 1
+    assert unknown_of(capturing(Stored([1]))) == [f"closure variable 'x' (a {__name__}.Stored)"]
+
+
 def test_a_library_counts_by_name_and_not_by_its_code() -> None:
     assert told(textwrap.dedent).captured == {}
     assert told(np.flipud) == told(np.flipud)

@@ -280,6 +280,21 @@ def test_generators_go_on_at_every_batch(kind: str) -> None:
         assert taken + resumed(GENERATORS[kind](), state, after) == expected
 
 
+def test_a_pass_of_unknown_length_that_was_over_goes_on_with_nothing_and_then_the_next() -> None:
+    dataset = fs.from_generator(lambda: counted(8)).batch(4)
+    expected = passes(dataset, 2)
+    for last_was_asked_for in (False, True):
+        with loader_of(dataset, 1) as loader:
+            batches = iter(loader)
+            next(batches), next(batches)
+            assert not last_was_asked_for or next(batches, None) is None
+            state = loader.state_dict()
+        with loader_of(dataset, 1) as loader:
+            loader.load_state_dict(state)
+            left = [[told(batch) for batch in loader] for _ in range(2 - last_was_asked_for)]
+        assert left == ([expected[1]] if last_was_asked_for else [[], expected[1]])
+
+
 def test_a_generator_goes_on_in_processes() -> None:
     dataset = GENERATORS["mapped"]()
     (expected,) = passes(dataset, 1)

@@ -7,18 +7,15 @@ A failure becomes a `SampleError` here, the only place that knows the sample, th
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 
 from fitstream.errors import SampleError
+from fitstream.failures import RowError, is_ctrl_c, sample_error
 from fitstream.operations import Decode, Map
 from fitstream.sampling import Indices, sample_rng
 from fitstream.scratch import Arena
@@ -26,7 +23,7 @@ from fitstream.sources.base import Source
 from fitstream.spec import ArraySpec, Structure, array_spec, copied
 from fitstream.transforms.images import ImageOptions
 
-__all__ = ["Chain", "Filler", "Recipe", "RowError", "is_ctrl_c", "whole_rows"]
+__all__ = ["Chain", "Filler", "Recipe", "Tally", "whole_rows"]
 
 
 @final
@@ -60,14 +57,25 @@ class Recipe:
         return any(isinstance(stage, Map) for _, stage in self.stages)
 
 
-@final
-class RowError(Exception):
-    """A failure and the row of the batch that it belongs to."""
+class Tally(NamedTuple):
+    """What lanes count beside their work.
 
-    def __init__(self, row: int, error: SampleError) -> None:
-        super().__init__(row, error)
-        self.row = row
-        self.error = error
+    Attributes:
+        fallback_count: JPEG files that the fast decoder refused and Pillow read.
+        changed_count: Reads of files that were changed after the source was listed.
+        changed_index: One of these samples, or -1.
+    """
+
+    fallback_count: int = 0
+    changed_count: int = 0
+    changed_index: int = -1
+
+    @staticmethod
+    def sum(tallies: Iterable[Tally]) -> Tally:
+        """All together."""
+        each = list(tallies)
+        index = next((one.changed_index for one in each if one.changed_index >= 0), -1)
+        return Tally(sum(one.fallback_count for one in each), sum(one.changed_count for one in each), index)
 
 
 @final
@@ -94,9 +102,12 @@ class Chain:
         ]
 
     @property
-    def fallback_count(self) -> int:
-        """JPEG files that the fast decoder refused and Pillow read."""
-        return sum(decoder.fallback_count for _, _, decoder in self._stages if decoder is not None)
+    def tally(self) -> Tally:
+        """What was counted so far."""
+        fallbacks = sum(decoder.fallback_count for _, _, decoder in self._stages if decoder is not None)
+        if self.reader is None:
+            return Tally(fallbacks)
+        return Tally(fallbacks, self.reader.changed_count, self.reader.changed_index)
 
     def close(self) -> None:
         if self.reader is not None:
@@ -142,10 +153,7 @@ class Chain:
     def failure(self, error: BaseException, index: int, stage: str) -> SampleError:
         """Wrap an error with all that is known of where it happened."""
         path = self.recipe.source.path(index) if self.recipe.source is not None else None
-        own = type(error).__module__.startswith("fitstream.")
-        told = str(error)
-        reason = told if own else f"{type(error).__name__}: {told}" if told else type(error).__name__
-        return SampleError(reason, index=index, path=path, stage=stage, user_line=_user_line(error))
+        return sample_error(error, index, path, stage)
 
 
 @final
@@ -239,7 +247,9 @@ class Filler:
         """Whether the rows are filled; or what to say if reading them one by one finds none at fault."""
         try:
             return gather(indices, [leaf[start : start + len(indices)] for leaf in leaves[: len(self._specs)]]), None
-        except Exception as error:  # noqa: BLE001  a library's reading may raise anything
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
             return False, self._read_together_failed(error, indices)
 
     def _fetch(
@@ -248,10 +258,12 @@ class Filler:
         """The raw samples of a chunk; or what to say if reading them one by one finds none at fault."""
         try:
             return read_many(indices), None
-        except Exception as error:  # noqa: BLE001  a user's own reading may raise anything
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
             return None, self._read_together_failed(error, indices)
 
-    def _read_together_failed(self, error: Exception, indices: Indices) -> SampleError:
+    def _read_together_failed(self, error: BaseException, indices: Indices) -> SampleError:
         # Without the error as its cause, which keeps frames that hold the batch's memory.
         shown = ", ".join(map(str, indices[:4].tolist())) + (", ..." if len(indices) > 4 else "")
         told = _ReadTogether(
@@ -339,15 +351,6 @@ class _ReadTogether(Exception):
     """Samples that could be read one by one, but not many at a time. The message is for people."""
 
 
-def is_ctrl_c(error: BaseException) -> bool:
-    """Whether an exception is the user's Ctrl-C, which no policy may swallow, and not raised by a function itself."""
-    return (
-        isinstance(error, KeyboardInterrupt)
-        and threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-    )
-
-
 def whole_rows(values: Sequence[npt.NDArray[Any]], names: Sequence[str]) -> int:
     """The number of samples of a finished batch.
 
@@ -372,21 +375,3 @@ def _decoder(stage: Decode, arena: Arena) -> Any:
     from fitstream.transforms.decode import ImageDecoder
 
     return ImageDecoder(stage.options, arena)
-
-
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-# The folders of modules that every interpreter has, and of the packages that are installed beside ours.
-_LIBRARIES = tuple(os.path.dirname(os.path.abspath(file)) + os.sep for file in (os.__file__, np.__file__ + "/.."))
-
-
-def _user_line(error: BaseException) -> str | None:
-    """The innermost frame that is neither ours nor a library's, as "file:line in function"."""
-    own = [frame for frame in _frames(error) if not frame[0].startswith((_PACKAGE, *_LIBRARIES))]
-    for file, line, function in reversed(own):
-        return f"{file}:{line} in {function}"
-    return None
-
-
-def _frames(error: BaseException) -> Iterator[tuple[str, int, str]]:
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        yield os.path.abspath(frame.f_code.co_filename), line, frame.f_code.co_name

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import opcode
 import os
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["is_library", "read_code", "stores_global"]
+__all__ = ["is_library", "is_of_library", "read_code", "stores_global"]
 
 _EXTENDED = opcode.opmap["EXTENDED_ARG"]
 _CACHE = opcode.opmap["CACHE"]
@@ -99,3 +100,12 @@ def is_library(file: str) -> bool:
     path = os.path.abspath(file)
     parts = path.split(os.sep)
     return path.startswith((_STANDARD, _OURS)) or "site-packages" in parts or "dist-packages" in parts
+
+
+def is_of_library(cls: type) -> bool:
+    """The same of a class."""
+    if cls.__module__.partition(".")[0] in sys.stdlib_module_names and cls.__module__ != "__main__":
+        return True
+    # The class of a notebook or of `exec` has no file, and is the user's own.
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return cls.__module__ == "builtins" or (file is not None and is_library(file))

@@ -13,9 +13,18 @@ from fitstream.errors import PlanError, SourceError
 from fitstream.operations import Decode
 from fitstream.sources.arrays import ArraySource, SequenceSource
 from fitstream.sources.generators import GeneratorSource
-from fitstream.transforms.images import ImageOptions, Interpolation, Resize
+from fitstream.sources.stored import Axes, open_datasets
+from fitstream.transforms.images import FORMATS, ImageOptions, Interpolation, Resize
 
-__all__ = ["from_arrays", "from_batches", "from_folder", "from_generator", "from_sequence", "from_table"]
+__all__ = [
+    "from_arrays",
+    "from_batches",
+    "from_folder",
+    "from_generator",
+    "from_hdf5",
+    "from_sequence",
+    "from_table",
+]
 
 LabelMode = Literal["int", "categorical", "binary", "raw"] | None
 ImageSize = int | tuple[int, int] | None
@@ -30,11 +39,13 @@ def from_folder(
     *,
     recursive: bool = True,
     extensions: Sequence[str] | None = None,
+    allow_outside: bool = True,
     channels: Literal[1, 3, 4] = 3,
     resize: Resize = "stretch",
     interpolation: Interpolation = "bilinear",
     dtype: Literal["uint8", "float32"] = "uint8",
     max_pixels: int = _MAX_PIXELS,
+    formats: Sequence[str] | None = None,
 ) -> Dataset:
     """Pictures in folders, one sub-folder a class.
 
@@ -48,18 +59,28 @@ def from_folder(
         classes: Names of the sub-folders in label order; None for all, sorted.
         recursive: Take pictures from deeper folders too.
         extensions: File name endings that count as pictures, such as `[".jpg"]`.
+        allow_outside: Read pictures that symbolic links lead to outside the folder. False for folders from strangers.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
         resize: "stretch" to the size, "crop" the centre, or "pad" with black.
         interpolation: "bilinear" | "area" | "nearest" | "cubic" | "lanczos".
         dtype: "uint8" (0 to 255) or "float32" (0 to 1).
         max_pixels: A picture that declares more is refused before it is decoded.
+        formats: Formats that are read, such as `["JPEG", "PNG"]`; None for all: JPEG, PNG, WebP, GIF, BMP, TIFF. Others
+            are refused, whatever the file's name.
     Raises:
         SourceError: If the folder is missing or has no pictures, or a class has no folder.
     """
     from fitstream.sources.folder import list_folder  # late: a quarter of the time that importing fitstream would take
 
-    options = _options(image_size, channels, resize, interpolation, dtype, max_pixels)
-    source = list_folder(root, label_mode=label_mode, classes=classes, recursive=recursive, extensions=extensions)
+    options = _options(image_size, channels, resize, interpolation, dtype, max_pixels, formats)
+    source = list_folder(
+        root,
+        label_mode=label_mode,
+        classes=classes,
+        recursive=recursive,
+        extensions=extensions,
+        allow_outside=allow_outside,
+    )
     return Dataset(source, (Decode(options),))
 
 
@@ -78,6 +99,7 @@ def from_table(
     interpolation: Interpolation = "bilinear",
     dtype: Literal["uint8", "float32"] = "uint8",
     max_pixels: int = _MAX_PIXELS,
+    formats: Sequence[str] | None = None,
 ) -> Dataset:
     """Pictures listed by a table.
 
@@ -97,12 +119,13 @@ def from_table(
         interpolation: See there.
         dtype: See there.
         max_pixels: See there.
+        formats: See there.
     Raises:
         SourceError: With file, line and column, if the table can't be used.
     """
     from fitstream.sources.table import read_table  # late, as above
 
-    options = _options(image_size, channels, resize, interpolation, dtype, max_pixels)
+    options = _options(image_size, channels, resize, interpolation, dtype, max_pixels, formats)
     source = read_table(
         table,
         image=image,
@@ -122,13 +145,42 @@ def from_arrays(tree: Any) -> Dataset:
     out of compressed blocks (HDF5 and zarr "chunks") are slow by nature, since each costs the unpacking of a block.
 
     Args:
-        tree: An array, `np.memmap`, `h5py.Dataset`, `zarr.Array`, or a tuple or dict of them, whose first axes have one
-            length. Keep HDF5 files open, in mode "r", until the loader is closed: worker processes open them again by
-            name, and can't while they are open for writing.
+        tree: An array, `np.memmap`, `h5py.Dataset`, `zarr.Array`, the path of a `.npy` file (which is mapped) or of a
+            `.npz` file that isn't compressed (a dict of its arrays), or a tuple or dict of them, whose first axes have
+            one length. Keep HDF5 files open, in mode "r", until the loader is closed: worker processes open them again
+            by name, and can't while they are open for writing.
     Raises:
-        SourceError: If lengths differ, or an array has no rows or no numbers.
+        SourceError: If lengths differ, or an array has no rows or no numbers. Objects are never unpickled.
     """
-    return Dataset(ArraySource(tree))
+    from fitstream.sources.array_files import with_files_mapped  # late, as above
+
+    return Dataset(ArraySource(with_files_mapped(tree)))
+
+
+def from_hdf5(
+    path: str | os.PathLike[str],
+    *names: str | dict[str, Any],
+    axes: Axes = "stored",
+    allow_outside: bool = False,
+) -> Dataset:
+    """Datasets of an HDF5 file: `.h5`, `.hdf5`, or MATLAB's `.mat` of version 7.3. Needs h5py.
+
+    The file is opened by each lane for itself, for reading, and need not be held open.
+
+    Args:
+        path: The file.
+        names: Of the datasets, with their groups: "train/x". One gives samples that are its rows, several give tuples
+            in that order. A dict in the place of names, `{"image": "train/x"}`, gives dicts.
+        axes: "stored": a sample is a row of the first axis, as in the file. "matlab": the axes are reversed, as MATLAB
+            shows them, so that a sample is one of MATLAB's first axis, the last one in the file. What MATLAB calls an
+            array of `(height, width, 3, count)` lies in the file as `(count, 3, width, height)`.
+        allow_outside: Follow what the file says to other files: external links and storage, virtual datasets.
+    Raises:
+        PlanError: If no name was given, or axes= is none of the two.
+        SourceError: With the file, if it is none of HDF5, a dataset is missing, leads elsewhere, holds no numbers, or
+            needs a filter that isn't there, or if lengths differ.
+    """
+    return Dataset(ArraySource(open_datasets(os.fspath(path), names, axes, allow_outside=allow_outside)))
 
 
 def from_sequence(obj: Any) -> Dataset:
@@ -189,10 +241,21 @@ def _check_length(length: Any) -> None:
 
 
 def _options(
-    image_size: ImageSize, channels: int, resize: Resize, interpolation: Interpolation, dtype: str, max_pixels: int
+    image_size: ImageSize,
+    channels: int,
+    resize: Resize,
+    interpolation: Interpolation,
+    dtype: str,
+    max_pixels: int,
+    formats: Sequence[str] | None,
 ) -> ImageOptions:
     size: Any = image_size
     if size is not None:
         sides = size if isinstance(size, (tuple, list)) else (size, size)
         size = tuple(int(side) if isinstance(side, np.integer) else side for side in sides)
-    return ImageOptions(size, channels, resize, interpolation, dtype, max_pixels)
+    allowed = None
+    if formats is not None:
+        names = {name.upper(): name for name in FORMATS}
+        given = formats if isinstance(formats, Iterable) and not isinstance(formats, str) else [formats]
+        allowed = tuple(names.get(str(name).upper(), str(name)) for name in given)
+    return ImageOptions(size, channels, resize, interpolation, dtype, max_pixels, allowed)

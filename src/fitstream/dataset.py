@@ -12,16 +12,17 @@ from typing import Any, final
 import numpy as np
 
 from fitstream.batching import BatchOrder
-from fitstream.chain import Chain, Filler, RowError
+from fitstream.chain import Chain, Filler
 from fitstream.checking import check_samples
 from fitstream.errors import PlanError
 from fitstream.events import Observer
+from fitstream.failures import RowError
 from fitstream.loader import Loader
 from fitstream.operations import Batch, Last, Map, Operation, told
 from fitstream.plan import Plan
 from fitstream.planning import make_plan
 from fitstream.policy import DEFAULT, OnBadSample, Policy
-from fitstream.probe import probe, recipe_of, sample_order
+from fitstream.probe import check_least, probe, recipe_of, sample_order
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
 from fitstream.sources.base import Sequential, Source
@@ -265,6 +266,7 @@ class Dataset:
         place = int(index) + count if index < 0 else int(index)
         if not 0 <= place < count:
             raise IndexError(f"index {index} is out of range: there are {count}.")
+        check_least(self._source, _SAMPLE_LIMIT_BYTES)
         arena = Arena(Allowance(0, _SAMPLE_LIMIT_BYTES, _SAMPLE_LIMIT_BYTES))
         chain = Chain(recipe_of(self._source, self._operations), arena)
         try:
@@ -351,11 +353,10 @@ class Dataset:
         """
         if check and isinstance(self._source, Source):
             check_samples(self._source, self._operations)
-        size = self._whole_batch_size
         # fmt: off
         return make_plan(
-            self._source, self._operations, whole_batch_size=size, memory=memory, workers=workers, processes=processes,
-            policy=policy)
+            self._source, self._operations, whole_batch_size=self._whole_batch_size, memory=memory, workers=workers,
+            processes=processes, policy=policy)
         # fmt: on
 
     def loader(

@@ -16,7 +16,6 @@ from __future__ import annotations
 import enum
 import functools
 import heapq
-import sys
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, final
@@ -24,9 +23,21 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.codes import is_library, read_code, stores_global
+from fitstream.codes import is_library, is_of_library, read_code, stores_global
 from fitstream.memory import is_mapped
-from fitstream.plain import IMMUTABLE, as_array, blake, immutable, named, random_state, sample_rows, simple
+from fitstream.plain import (
+    IMMUTABLE,
+    are_plain,
+    are_texts,
+    as_array,
+    blake,
+    immutable,
+    named,
+    random_state,
+    reads_plainly,
+    sample_rows,
+    simple,
+)
 
 __all__ = ["Digester", "Place", "Told"]
 
@@ -103,7 +114,10 @@ class Digester:
 
     def told(self, thing: Any) -> Told:
         """Take a function, or any object, apart into what it does and what it holds."""
-        found = self._told(thing)
+        try:
+            found = self._told(thing)
+        except Exception:  # noqa: BLE001  an object's own code may raise anything
+            found = Told(self._unknown(thing, _SOMEWHERE), {})
         return Told(found.code, found.captured | self._shared)
 
     def _told(self, thing: Any) -> Told:
@@ -121,7 +135,7 @@ class Digester:
             return Told(self.value(thing.gi_code), {})  # what it is at is for its samples to tell
         if isinstance(thing, (type, types.BuiltinFunctionType, np.ufunc)):
             return Told(self.value(thing), {})
-        parts = None if _reads_plainly(thing) else self._reduced(thing)
+        parts = None if reads_plainly(thing) else self._reduced(thing)
         if parts is None:
             return Told(self.value(type(thing)), {"its content": self.value(thing, Place("its content", ""))})
         made, state, rest = parts
@@ -147,6 +161,8 @@ class Digester:
         self._active[key] = len(self._active)
         try:
             found = self._read(thing, place)
+        except Exception:  # noqa: BLE001  an object's own code may raise anything
+            found = self._unknown(thing, place)
         finally:
             del self._active[key]
         self._done[key] = thing, found  # the thing too, so that its id stays its own
@@ -185,7 +201,7 @@ class Digester:
                 return self._many_keys(thing, None, place)
             return blake(b"set", *sorted(self.value(member, place) for member in thing))
         if kind in (dict, types.MappingProxyType):
-            if len(thing) > _MANY_KEYS and (len(thing) > _MOST_KEYS or _are_plain(thing.values())):
+            if len(thing) > _MANY_KEYS and (len(thing) > _MOST_KEYS or are_plain(thing.values())):
                 return self._many_keys(thing, thing, place)
             items = ((self.value(key, place), self.value(value, place.member(key))) for key, value in thing.items())
             return blake(b"dict", *(part for item in sorted(items) for part in item))
@@ -203,7 +219,7 @@ class Digester:
             return self._unknown(keys, place, "too large")
         some = sorted(keys) if len(keys) <= _MOST_KEYS else heapq.nsmallest(_MEMBERS, keys)
         held = [] if values is None else [values[key] for key in some]
-        plain = repr(held).encode("utf-8", "surrogatepass") if _are_plain(held) else self.value(held, place)
+        plain = repr(held).encode("utf-8", "surrogatepass") if are_plain(held) else self.value(held, place)
         return blake(b"many", str(len(keys)).encode(), repr(some).encode("utf-8", "surrogatepass"), plain)
 
     def _array(self, array: npt.NDArray[Any], place: Place) -> bytes:
@@ -301,7 +317,7 @@ class Digester:
         return blake(b"code", *parts), used
 
     def _class(self, cls: type) -> bytes:
-        if _is_of_library(cls) and "<locals>" not in cls.__qualname__:
+        if is_of_library(cls) and "<locals>" not in cls.__qualname__:
             return blake(b"class", named(cls).encode())
         if issubclass(cls, enum.Enum):
             members = {name: member.value for name, member in cls.__members__.items()}
@@ -347,7 +363,7 @@ class Digester:
         made, state, rest = parts
         found = [b"object", self.value(type(thing)), self.value(made, place), self.value(rest, place)]
         if isinstance(state, dict):
-            items = sorted((str(name), value) for name, value in state.items()) if _texts(state) else []
+            items = sorted((str(name), value) for name, value in state.items()) if are_texts(state) else []
             for name, value in items:
                 found += [name.encode(), self.value(value, place.attribute(name))]
             if items or not state:
@@ -371,25 +387,3 @@ class Digester:
         if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
             state = (state[0] or {}) | state[1]  # attributes, and slots
         return (made, args), state or {}, (list(members or ()), dict(items or ()))
-
-
-def _are_plain(values: Iterable[Any]) -> bool:
-    return {type(value) for value in values} <= {str, int, float, bool, type(None)}
-
-
-def _texts(keys: Iterable[Any]) -> bool:
-    return all(isinstance(key, str) for key in keys)
-
-
-def _is_of_library(cls: type) -> bool:
-    if cls.__module__.partition(".")[0] in sys.stdlib_module_names and cls.__module__ != "__main__":
-        return True
-    # The class of a notebook or of `exec` has no file, and is the user's own.
-    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    return cls.__module__ == "builtins" or (file is not None and is_library(file))
-
-
-def _reads_plainly(thing: Any) -> bool:
-    """Whether a thing is a value rather than an object with attributes."""
-    kinds: tuple[type[Any], ...] = (np.ndarray, tuple, list, dict, set, frozenset, *IMMUTABLE)
-    return isinstance(thing, types.GeneratorType) or type(thing) in kinds or as_array(thing) is not None

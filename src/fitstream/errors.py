@@ -10,10 +10,13 @@
     └── LoaderClosed                 an iterator or loader was used after it ended
 
 A message says what failed, with which numbers, why, and what to do. Python's own TypeError is kept for calls that
-don't match a signature. Messages never hold credentials.
+don't match a signature. Messages never hold credentials: the root class takes those of URLs out, and they are taken out
+of attributes that hold files and reasons.
 """
 
 from __future__ import annotations
+
+from fitstream.redaction import redacted
 
 __all__ = [
     "FitstreamError",
@@ -28,7 +31,10 @@ __all__ = [
 
 
 class FitstreamError(Exception):
-    """Root of all errors of fitstream."""
+    """Root of all errors of fitstream. Credentials in URLs are taken out of its message."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redacted(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class PlanError(FitstreamError, ValueError):
@@ -64,7 +70,7 @@ class SourceError(FitstreamError):
                 place += f", column {column!r}"
             place += ": "
         super().__init__(place + message)
-        self.file = file
+        self.file = None if file is None else redacted(file)
         self.line = line
         self.column = column
 
@@ -97,9 +103,9 @@ class SampleError(FitstreamError):
         if user_line is not None:
             message += f"\n  at {user_line}"
         super().__init__(message)
-        self.reason = reason
+        self.reason = redacted(reason)
         self.index = index
-        self.path = path
+        self.path = None if path is None else redacted(path)
         self.stage = stage
         self.user_line = user_line
 

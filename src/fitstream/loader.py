@@ -7,21 +7,24 @@ time; a new one ends the older. An error closes the lanes before it is raised; t
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from fitstream.engine.board import Run
-from fitstream.engine.pipeline import Pipeline
+from fitstream.chain import Tally
 from fitstream.errors import LoaderClosed, PlanError, Stalled, StateError
 from fitstream.events import LanesChanged, Observer
 from fitstream.measures import Delivered, Meter, Stats
 from fitstream.plan import Plan
+from fitstream.sources.base import Source
 from fitstream.spec import format_bytes
 
 if TYPE_CHECKING:
+    from fitstream.engine.board import Run
+    from fitstream.engine.pipeline import Pipeline
     from fitstream.adapters.keras import KerasDataset
 
 __all__ = ["Loader", "Stream"]
@@ -85,6 +88,8 @@ class Stream:
             if slot.bad and slot.sample_count == 0:
                 del got, leaves
                 continue
+            if slot.last_of_pass:
+                self._loader._tell_changed(self._pipeline.crew.tally)
             batch = plan.batch_structure.build(leaves)
             return Delivered(batch, slot.pass_index, slot.step, slot.sample_count, slot.last_of_pass)
         return None
@@ -130,7 +135,9 @@ class Loader:
 
         self._bookmark = Bookmark(plan)
         self._live: weakref.ref[Stream] | None = None
-        self._peak_bytes = self._fallback_count = self._copy_count = 0
+        self._peak_bytes = self._copy_count = 0
+        self._tally = Tally()
+        self._told_changed = False
         self._closed = False
         processes = 0 if plan.auto_processes else plan.process_count
         self._lanes = LanesChanged(plan.lane_count, processes, plan.lane_reason)
@@ -248,6 +255,8 @@ class Loader:
             pipeline = self._pipeline
             assert pipeline is not None
             replay = self._bookmark.replay_at(first_pass, first_step)
+            from fitstream.engine.board import Run  # late, as in `_start`
+
             run = Run(first_pass, first_step, steps, single_pass, replay=replay)
             self._next = (first_pass, first_step)
             self._meter.pause()
@@ -257,6 +266,9 @@ class Loader:
             return stream
 
     def _start(self) -> None:
+        # The engine is half of what importing fitstream would take, and whoever only plans doesn't need it.
+        from fitstream.engine.pipeline import Pipeline
+
         pipeline = Pipeline(self.plan, self._meter.emit, owner=self._meter)
         self._pipeline = pipeline
         self.plan = pipeline.plan
@@ -270,21 +282,38 @@ class Loader:
             if pipeline is None:
                 return
             self._peak_bytes = max(self._peak_bytes, pipeline.peak_bytes)
-            self._fallback_count += pipeline.crew.fallback_count
+            self._tally = Tally.sum((self._tally, pipeline.crew.tally))
+            tally = self._tally
             self._copy_count += pipeline.board.copy_count
             self._lanes, self.plan = pipeline.decision or self._lanes, pipeline.plan
             if self._finalizer is not None:
                 self._finalizer.detach()
         pipeline.close(patient=patient)
+        self._tell_changed(tally)
+
+    def _tell_changed(self, tally: Tally) -> None:
+        """Warn once of files that were changed while they were in use."""
+        if tally.changed_count == 0 or self._told_changed:
+            return
+        self._told_changed = True
+        source = self.plan.source
+        path = source.path(tally.changed_index) if isinstance(source, Source) else None
+        warnings.warn(
+            f"Files were changed after the dataset was made, {path or f'sample {tally.changed_index}'} for one "
+            f"({tally.changed_count:,} reads so far). Batches hold what the files hold now, so a pass may differ from "
+            "the one before. Make the dataset anew when the files are final.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
 
     def stats(self) -> Stats:
         """What was measured so far, over all epochs."""
         meter, pipeline, plan = self._meter, self._pipeline, self.plan
-        peak, fallbacks, copies = self._peak_bytes, self._fallback_count, self._copy_count
+        peak, tally, copies = self._peak_bytes, self._tally, self._copy_count
         lanes = self._lanes
         if pipeline is not None:
             peak = max(peak, pipeline.peak_bytes)
-            fallbacks += pipeline.crew.fallback_count
+            tally = Tally.sum((tally, pipeline.crew.tally))
             copies += pipeline.board.copy_count
             lanes, plan = pipeline.decision or lanes, pipeline.plan
         held = plan.index_bytes + plan.queue_bytes
@@ -303,7 +332,8 @@ class Loader:
             lane_count=lanes.lane_count,
             process_count=lanes.process_count,
             reason=lanes.reason,
-            fallback_count=fallbacks,
+            fallback_count=tally.fallback_count,
+            changed_count=tally.changed_count,
             copy_count=copies,
             bad_samples=meter.bad_samples,
         )

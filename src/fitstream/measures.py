@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import time
 import warnings
@@ -58,6 +57,7 @@ class Stats:
         process_count: Worker processes that hold them; 0 for threads of this process.
         reason: Why that many lanes, and there, in words.
         fallback_count: JPEG files that the fast decoder refused and Pillow read.
+        changed_count: Reads of files that were changed after the dataset was made.
         copy_count: Batches handed out as copies, because the consumer held all of the ring.
         bad_samples: Those that were skipped or replaced, each once, as they were met first.
     """
@@ -75,6 +75,7 @@ class Stats:
     process_count: int
     reason: str
     fallback_count: int
+    changed_count: int
     copy_count: int
     bad_samples: tuple[BadSample, ...]
 
@@ -84,6 +85,8 @@ class Stats:
         Raises:
             OSError: If the file can't be written.
         """
+        import csv  # late, because only this needs it
+
         names = [one.name for one in fields(BadSample)]
         with open(path, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
@@ -130,10 +133,10 @@ class Meter:
             if not self._bad:
                 done = "left out" if bad.donor_index is None else f"replaced by sample {bad.donor_index}"
                 warnings.warn(
-                    f"{bad}. It was {done}, as on_bad_sample={plan.policy.on_bad_sample!r} says. This is told once: "
-                    "loader.stats().bad_samples lists all.",
+                    f"{str(bad).rstrip('.')}. It was {done}, as on_bad_sample={plan.policy.on_bad_sample!r} says. "
+                    "This is told once: loader.stats().bad_samples lists all.",
                     RuntimeWarning,
-                    stacklevel=2,
+                    stacklevel=5,
                 )
             self._bad.setdefault((bad.index, bad.path), bad)
             self.emit(BadSampleFound(bad))

@@ -113,7 +113,9 @@ def _sizes(source: Source | Sequential, recipe: Recipe, first: Probe, chunk_rows
     return {
         "scratch_bytes": first.scratch_bytes,
         "large_wanted_bytes": _large_wanted_bytes(recipe),
-        "hand_bytes": first.hand_bytes + _together_bytes(source, chunk_rows, first),
+        "hand_bytes": first.hand_bytes
+        + _together_bytes(source, chunk_rows, first)
+        + (source.block_bytes if isinstance(source, Source) else 0),
         "waiting_bytes": chunk_rows * first.raw_bytes,
         "hands_on": bool(recipe.stages),
         "index_bytes": index_bytes,

@@ -18,9 +18,9 @@ from fitstream.packing import TooBig, Unpackable, pack_samples
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
 from fitstream.sources.base import Sequential, Source
-from fitstream.spec import ArraySpec, Structure, array_spec, copied
+from fitstream.spec import ArraySpec, Structure, array_spec, copied, format_bytes
 
-__all__ = ["Probe", "probe", "recipe_of", "sample_order"]
+__all__ = ["Probe", "check_least", "probe", "recipe_of", "sample_order"]
 
 
 def recipe_of(source: Source | Sequential, operations: Sequence[Operation]) -> Recipe:
@@ -80,8 +80,9 @@ def probe(
         tries: How many of the first samples are tried until one can be made.
     Raises:
         SampleError: If none of these can be made.
-        PlanError: If it isn't made of numbers, or there is none.
+        PlanError: If it isn't made of numbers, or there is none, or it needs more than `limit_bytes`.
     """
+    check_least(source, limit_bytes)
     recipe = recipe_of(source, operations)
     allowance = Allowance(0, limit_bytes, limit_bytes)
     handed: list[int] = []
@@ -140,6 +141,22 @@ def _first_made(chain: Chain, candidates: Sequence[int], raw: Any) -> tuple[int,
             chain.arena.reset()
     assert first is not None
     raise first
+
+
+def check_least(source: Source | Sequential, limit_bytes: int) -> None:
+    """Refuse to read samples that are known to need more than they may.
+
+    Raises:
+        PlanError: Says how much.
+    """
+    if isinstance(source, Source) and source.least_bytes > limit_bytes:
+        blocks = f" ({format_bytes(source.block_bytes)} to unpack what it is stored in)" if source.block_bytes else ""
+        raise PlanError(
+            f"one sample of {source!r} takes {format_bytes(source.least_bytes)}{blocks}, and "
+            f"{format_bytes(limit_bytes)} are allowed for it. Cut the samples, or store them in smaller blocks; or use "
+            f'memory >= "{-(-4 * source.least_bytes // 10**6)} MB" if you trust the file.',
+            needed_bytes=4 * source.least_bytes,
+        )
 
 
 def _unsendable(raw: Any) -> str | None:

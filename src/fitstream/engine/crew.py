@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import final
 
-from fitstream.chain import Chain
+from fitstream.chain import Chain, Tally
 from fitstream.engine.board import Board, TokenQueue
 from fitstream.engine.filling import Filling, Progress
 from fitstream.engine.lane import ThreadLane, TokenWork
@@ -54,8 +54,10 @@ class Crew:
         self._lanes: list[ThreadLane] = []
         self._ended: list[ThreadLane] = []
         self._lock = threading.Lock()
-        self._past_fallbacks = self._scratch_bytes = self._pool_bytes = 0
+        self._past_tally = Tally()
+        self._scratch_bytes = self._pool_bytes = 0
         self._past_use = (0, 0, 0)
+        self._awake_ns = 0
         self._retired: list[Pool] = []
         self._read_chain: Chain | None = None
         self._reading: Reading | None = None
@@ -134,7 +136,7 @@ class Crew:
             self._past_use = (
                 wall_ns + filling.wall_ns, cpu_ns + filling.cpu_ns, fault_count + filling.fault_count)
             # fmt: on
-            self._past_fallbacks += filling.filler.chain.fallback_count
+            self._past_tally = Tally.sum((self._past_tally, filling.filler.chain.tally))
 
     def _note(self) -> None:
         chains = [one.filler.chain for one in list(self._fillings)]
@@ -168,11 +170,12 @@ class Crew:
         return wall_ns, cpu_ns, fault_count
 
     @property
-    def fallback_count(self) -> int:
-        """JPEG files that the fast decoder refused and Pillow read."""
-        mine = self._past_fallbacks + sum(one.filler.chain.fallback_count for one in list(self._fillings))
-        read = self._read_chain.fallback_count if self._read_chain is not None else 0
-        return mine + read + sum(pool.fallback_count for pool in self._pools)
+    def tally(self) -> Tally:
+        """What lanes counted, wherever they are or were."""
+        now = [one.filler.chain.tally for one in list(self._fillings)]
+        if self._read_chain is not None:
+            now.append(self._read_chain.tally)
+        return Tally.sum((self._past_tally, *now, *(pool.tally for pool in self._pools)))
 
     @property
     def peak_bytes(self) -> int:
@@ -180,9 +183,11 @@ class Crew:
         self._note()
         return max(self._scratch_bytes, *(pool.peak_bytes for pool in self._pools), 0)
 
-    def check_deadline(self) -> None:
+    def check_deadline(self, slept_s: float) -> None:
         """See whether a thread of ours has been at one sample for too long. Workers are looked after by their pool.
 
+        Args:
+            slept_s: How much longer than it meant to the caller slept.
         Raises:
             Stalled: If so.
         """
@@ -191,10 +196,12 @@ class Crew:
         if limit_s is None:
             return
         now_ns = time.monotonic_ns()
+        if slept_s > max(1.0, limit_s / 2):
+            self._awake_ns = now_ns  # all of the program was stopped, as by Ctrl-Z: no lane is to blame
         for name, thread, progress in self._at_work():
             since_ns, chunk = progress.since_ns, progress.work
             alone = chunk is None or chunk.row_count == 1 or progress.at_one_row
-            after_s = (now_ns - since_ns) / 1e9
+            after_s = (now_ns - max(since_ns, self._awake_ns)) / 1e9
             if since_ns and after_s > (limit_s if alone or chunk is None else limit_s * chunk.row_count):
                 raise hung_lane(plan, chunk, progress.row, after_s, name, _stack(thread))
 

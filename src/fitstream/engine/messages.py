@@ -12,8 +12,10 @@ import struct
 from dataclasses import asdict
 from typing import Any, NamedTuple, final
 
+from fitstream.chain import Tally
 from fitstream.errors import SampleError
 from fitstream.policy import BadSample
+from fitstream.redaction import redacted
 
 __all__ = [
     "ASK_STACKS",
@@ -28,6 +30,7 @@ __all__ = [
     "MOST_FDS",
     "READY",
     "STOP",
+    "BadMessage",
     "Done",
     "Fill",
     "WorkerTraceback",
@@ -51,6 +54,11 @@ ASK_STACKS = signal.SIGUSR1 if hasattr(signal, "SIGUSR1") else signal.SIGTERM
 MOST_BYTES, MOST_FDS = 1 << 16, 250
 
 _TEXT_BYTES = MOST_BYTES - 256
+
+
+@final
+class BadMessage(Exception):
+    """Something else than what our own processes say to each other."""
 
 
 @final
@@ -81,7 +89,10 @@ class Fill(NamedTuple):
 
     @staticmethod
     def read(message: bytes) -> Fill:
-        return Fill(*_FILL.unpack(message[1:]))
+        try:
+            return Fill(*_FILL.unpack(message[1:]))
+        except struct.error as error:
+            raise BadMessage(f"no rows to fill: {error}") from error
 
 
 @final
@@ -94,7 +105,7 @@ class Done(NamedTuple):
         abandoned: Whether the run had been abandoned when the work ended, so that rows may be missing.
         failed_row: The row that failed, or -1; then text follows.
         wall_ns: Time that the work took.
-        fallback_count: Files so far that the fast decoder refused, of this lane.
+        fallback_count: This and the next two are the lane's `Tally`.
     """
 
     token: int
@@ -104,17 +115,27 @@ class Done(NamedTuple):
     failed_row: int
     wall_ns: int
     fallback_count: int
+    changed_count: int
+    changed_index: int
+
+    @property
+    def tally(self) -> Tally:
+        """What the lane counted so far."""
+        return Tally(self.fallback_count, self.changed_count, self.changed_index)
 
     def write(self, text: bytes = b"") -> bytes:
         return DONE + _DONE.pack(*self) + text
 
     @staticmethod
     def read(message: bytes) -> tuple[Done, bytes]:
-        return Done(*_DONE.unpack_from(message, 1)), message[1 + _DONE.size :]
+        try:
+            return Done(*_DONE.unpack_from(message, 1)), message[1 + _DONE.size :]
+        except struct.error as error:
+            raise BadMessage(f"no rows that are filled: {error}") from error
 
 
 _FILL = struct.Struct("<10q")
-_DONE = struct.Struct("<7q")
+_DONE = struct.Struct("<9q")
 
 
 def write_note(kind: bytes, **values: Any) -> bytes:
@@ -132,8 +153,17 @@ def write_note(kind: bytes, **values: Any) -> bytes:
 
 
 def read_note(message: bytes) -> dict[str, Any]:
-    """The values of a rare message."""
-    values: dict[str, Any] = json.loads(message[1:].decode("utf-8", "surrogatepass"))
+    """The values of a rare message.
+
+    Raises:
+        BadMessage: If it is none.
+    """
+    try:
+        values = json.loads(message[1:].decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise BadMessage(f"no values: {error}") from error
+    if not isinstance(values, dict):
+        raise BadMessage(f"a {type(values).__name__} instead of named values")
     return values
 
 
@@ -152,8 +182,8 @@ class WorkerTraceback(Exception):
     """The error in the worker process as text; the cause of the error that is raised here."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
+        self.text = redacted(text)
+        super().__init__(self.text)
 
     def __str__(self) -> str:
         return f"\n{self.text.rstrip()}"
@@ -170,9 +200,16 @@ def failure_text(error: SampleError, traceback_text: str) -> bytes:
 
 
 def read_failure(text: bytes) -> SampleError:
-    """The same failure, as an error whose cause holds the worker's traceback."""
+    """The same failure, as an error whose cause holds the worker's traceback.
+
+    Raises:
+        BadMessage: If it is none.
+    """
     values = read_note(text)
-    told = values.pop("traceback")
-    error = SampleError(values.pop("reason"), **values)
+    try:
+        told = values.pop("traceback")
+        error = SampleError(values.pop("reason"), **values)
+    except (KeyError, TypeError) as wrong:
+        raise BadMessage(f"no failure: {wrong!r}") from wrong
     error.__cause__ = WorkerTraceback(told)
     return error

@@ -20,6 +20,7 @@ from typing import final
 
 import numpy as np
 
+from fitstream.chain import Tally
 from fitstream.engine.bell import Bell
 from fitstream.engine.board import Board, Chunk
 from fitstream.engine.dispatch import Dispatcher, Recalled
@@ -71,6 +72,7 @@ class Pool:
         shared_bytes: What all share: functions, and arrays in memory.
         peak_bytes: The most memory that was measured, of all.
         wall_ns: Time that lanes spent on chunks.
+        lost_count: Workers that ended by themselves.
     """
 
     def __init__(
@@ -97,8 +99,8 @@ class Pool:
         self._ready = threading.Event()
         self._measured_s = 0.0
         self._told_memory = False
-        self._fallback_count = 0
-        self.peak_bytes = self.wall_ns = self.reserved_bytes = 0
+        self._past_tally = Tally()
+        self.peak_bytes = self.wall_ns = self.reserved_bytes = self.lost_count = 0
         try:
             self._parcel = pack(Job.of(plan).parts(), _most_bytes(plan))
         except Unsendable as error:
@@ -179,19 +181,24 @@ class Pool:
         self._mark[0] = 0
         self._bell.ring()
         if threading.current_thread() is not self.thread:
-            self.thread.join(_STOP_S + 5)
+            self.thread.join(self._stop_s + (5 if patient else 0.5))
+            if self.thread.is_alive():  # it is in an observer, or in a function that works here
+                for process in list(self._processes):
+                    process.kill()
 
     def drop(self) -> None:
         """Let go of everything in a forked child, which must not disturb the workers of its parent."""
         for process in self._processes:
             process.drop()
+        self._parcel.close()
         if self._dispatcher is not None:
             self._dispatcher.board.mark = np.zeros(1, np.int64)
 
     @property
-    def fallback_count(self) -> int:
-        """JPEG files that the fast decoder refused and Pillow read."""
-        return self._fallback_count + sum(sum(one.fallback_counts.values()) for one in list(self._processes))
+    def tally(self) -> Tally:
+        """What its lanes counted."""
+        now = [tally for one in list(self._processes) for tally in list(one.tallies.values())]
+        return Tally.sum((self._past_tally, *now))
 
     # What follows runs in the pool's thread.
 
@@ -276,16 +283,17 @@ class Pool:
                 process.attached()
             elif kind == BROKEN:
                 process.broken = read_note(message)
-            else:  # its end of the socket is closed: the process descriptor tells the rest
+            else:  # the process descriptor tells the rest
                 with contextlib.suppress(KeyError, ValueError):
                     self._poll.unregister(process.socket)
+                process.hang_up()
                 return
 
     def _take_in(self, process: Process, done: Done, text: bytes) -> None:
         assert self._dispatcher is not None
         self._deaths = 0
         self.wall_ns += done.wall_ns
-        process.fallback_counts[done.lane] = done.fallback_count
+        process.tallies[done.lane] = done.tally
         self._dispatcher.done(process, done, text)
 
     def _bury(self, process: Process) -> None:
@@ -293,8 +301,9 @@ class Pool:
         self._poll.unregister(process.pidfd)
         with contextlib.suppress(KeyError, ValueError):
             self._poll.unregister(process.socket)
-        self._fallback_count += sum(process.fallback_counts.values())
+        self._past_tally = Tally.sum((self._past_tally, *process.tallies.values()))
         how = self._watch.how_it_ended(process)
+        self.lost_count += 1
         place = self._processes.index(process)
         broken = process.broken
         if process.state == "starting" and (broken is not None or not self._ready.is_set()):

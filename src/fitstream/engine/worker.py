@@ -22,8 +22,9 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, final
 
-from fitstream.chain import Chain, Filler, RowError
+from fitstream.chain import Chain, Filler
 from fitstream.engine.areas import BESIDE, NOWHERE
+from fitstream.engine.ceiling import limit_memory, tell_limit
 from fitstream.engine.filling import fill_rows
 from fitstream.engine.job import Job
 from fitstream.engine.marks import Marks
@@ -45,6 +46,7 @@ from fitstream.engine.messages import (
     write_note,
 )
 from fitstream.engine.sending import unpack
+from fitstream.failures import RowError
 from fitstream.machine import opening_a_worker, private_bytes
 from fitstream.memory import Block
 from fitstream.packing import unpack_samples
@@ -92,6 +94,7 @@ class _Worker:
         told = read_note(message)
         self.lane_count: int = told["lanes"]
         marks, stacks, *parcel = fds
+        limit_memory(told["room_bytes"], parcel)
         self._marks = Marks(Block(marks))
         self._first_lane: int = told["first_lane"]
         # A lane that hangs is asked where by a signal, which is heard even inside code that holds the interpreter lock.
@@ -121,9 +124,11 @@ class _Worker:
                     break
         except BaseException as error:  # noqa: BLE001  told to the main process, whatever it is
             reason = f"{type(error).__name__}: {error}"
-            self._socket.send(write_note(BROKEN, reason=reason, traceback=traceback.format_exc()))
-            # Other lanes may be inside a function of the user's for long.
-            os._exit(1)
+            try:
+                self._socket.send(write_note(BROKEN, reason=reason, traceback=traceback.format_exc()))
+            finally:
+                # Other lanes may be inside a function of the user's for long.
+                os._exit(1)
 
     def _attach(self, told: dict[str, Any], fds: Sequence[int]) -> None:
         """Map slots; the first time, open the lanes too."""
@@ -173,7 +178,7 @@ class _Worker:
         except RowError as failed:
             failed_row = failed.row
             told = "".join(traceback.format_exception(failed.error.__cause__ or failed.error))
-            text = failure_text(failed.error, told)
+            text = failure_text(tell_limit(failed.error), told)
         finally:
             marks.end(place)
         return Done(
@@ -183,5 +188,5 @@ class _Worker:
             abandoned=int(not marks.is_run(fill.run)),
             failed_row=failed_row,
             wall_ns=time.perf_counter_ns() - started_ns,
-            fallback_count=filler.chain.fallback_count,
+            **filler.chain.tally._asdict(),
         ).write(text)

@@ -5,6 +5,7 @@ Arrays are never copied as a whole: a lane takes the rows of a chunk in one call
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
@@ -20,6 +21,9 @@ from fitstream.sources.stored import ReadAhead, StoredArray
 from fitstream.spec import Structure
 
 __all__ = ["ArraySource", "SequenceSource"]
+
+#: What the permutation takes.
+_MOST_ROWS = 2**60
 
 
 @final
@@ -39,14 +43,16 @@ class ArraySource(Source):
         self.arrays = [
             _rows(leaf, name) for leaf, name in zip(self.structure.flatten(tree), self.structure.names, strict=True)
         ]
-        lengths = {len(array) for array in self.arrays}
+        lengths = {array.shape[0] for array in self.arrays}
         if len(lengths) > 1:
             told = ", ".join(
-                f"{name or 'array'}: {len(a)}" for name, a in zip(self.structure.names, self.arrays, strict=True)
+                f"{name or 'array'}: {a.shape[0]}" for name, a in zip(self.structure.names, self.arrays, strict=True)
             )
             raise SourceError(f"arrays of one dataset need first axes of one length, but these differ ({told}).")
         if lengths == {0}:
             raise SourceError("the arrays have no rows, so there is nothing to feed.")
+        if max(lengths) > _MOST_ROWS:
+            raise SourceError(f"the arrays declare {max(lengths):,} rows, and up to 2^60 can be put in an order.")
         self.fetches_many = any(isinstance(array, StoredArray) for array in self.arrays)
         self.copies_many = not all(_is_plain(array) for array in self.arrays if isinstance(array, np.ndarray))
 
@@ -55,6 +61,14 @@ class ArraySource(Source):
 
     def open(self) -> Reader:
         return _ArrayReader(self)
+
+    @property
+    def least_bytes(self) -> int:
+        return self.block_bytes + sum(math.prod(a.shape[1:]) * a.dtype.itemsize for a in self.arrays)
+
+    @property
+    def block_bytes(self) -> int:
+        return sum(array.block_bytes for array in self.arrays if isinstance(array, StoredArray))
 
     @property
     def memory_bytes(self) -> int:

@@ -95,6 +95,16 @@ class Source(ABC):
         """Bytes of the user's arrays in memory, which worker processes need one shared copy of."""
         return 0
 
+    @property
+    def least_bytes(self) -> int:
+        """Memory that reading any one sample takes at least, as far as it is known before one is read."""
+        return 0
+
+    @property
+    def block_bytes(self) -> int:
+        """Memory that a lane's reading takes beside the samples, such as blocks of a file that are unpacked whole."""
+        return 0
+
     def path(self, index: int) -> str | None:
         """The file that holds a sample, for errors."""
         return None

@@ -10,7 +10,8 @@ fills it has grown since `fstat`, and one that leaves more has shrunk; both are 
 Files are opened without blocking, so that a named pipe is refused instead of waited for.
 
 Where a root was given for protection, the table's folders were checked when it was read; here a file that is itself a
-symbolic link is resolved, and refused if it leads outside.
+symbolic link is resolved, and refused if it leads outside. Then the system is asked where the file that was opened
+lies, so that a folder which became a link since the table was read leads nowhere either.
 
 A file whose times of content and of status both lie after the moment at which the source was made has been written
 since. (Content alone can be set to any time; status alone changes with a name or a permission.) The system stamps
@@ -34,6 +35,7 @@ import numpy.typing as npt
 
 from fitstream.errors import SourceError
 from fitstream.memory import shared_copy
+from fitstream.redaction import redacted
 from fitstream.scratch import Arena
 from fitstream.sources.base import Reader, Source
 from fitstream.sources.labels import LabelMode
@@ -220,7 +222,7 @@ class FileSource(Source):
             if not os.access(path, os.R_OK):
                 return f"{_REASONS[errno.EACCES]}."
         except OSError as error:
-            return _reason(error)
+            return _reason(error, path)
         except SourceError as error:
             return str(error)
         return None
@@ -237,7 +239,7 @@ class FileSource(Source):
 
     def __repr__(self) -> str:
         classes = "" if self.class_names is None else f", {len(self.class_names):,} classes"
-        return f"{self._origin}: {len(self):,} files{classes}"
+        return redacted(f"{self._origin}: {len(self):,} files{classes}")
 
 
 @final
@@ -277,7 +279,8 @@ class FileReader(Reader):
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise SourceError(_reason(error)) from error
+            # Not its cause: a system's error shows the path as it is, which may be a URL with a password.
+            raise SourceError(_reason(error, self._paths.encoded(index))) from None
         if status.st_mtime_ns > self._listed_ns and status.st_ctime_ns > self._listed_ns:
             self.changed_count += 1
             self.changed_index = index if self.changed_index < 0 else self.changed_index
@@ -287,11 +290,16 @@ class FileReader(Reader):
         if self._inside is None:
             return os.open(path, _OPEN)
         try:
-            return os.open(path, _OPEN | _NO_FOLLOW)
+            descriptor = os.open(path, _OPEN | _NO_FOLLOW)
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-        return os.open(_resolved(path, self._inside), _OPEN | _NO_FOLLOW)
+            descriptor = os.open(_resolved(path, self._inside), _OPEN | _NO_FOLLOW)
+        opened = _opened_path(descriptor, path)
+        if not is_inside(opened, self._inside):
+            os.close(descriptor)
+            raise _outside("it leads", opened, self._inside)
+        return descriptor
 
     def _label(self, label: Any, arena: Arena) -> Any:
         if self._label_kind == "categorical":
@@ -318,15 +326,29 @@ def _target(path: bytes, inside: bytes | None) -> bytes:
 def _resolved(path: bytes, inside: bytes) -> bytes:
     target = os.path.realpath(path)
     if not is_inside(target, inside):
-        raise SourceError(
-            f"it is a symbolic link to {os.fsdecode(target)!r}, outside root {os.fsdecode(inside)!r}. "
-            f"Pass allow_outside=True if the table and the folder are trusted."
-        )
+        raise _outside("it is a symbolic link", target, inside)
     return target
 
 
-def _reason(error: OSError) -> str:
+def _outside(how: str, target: bytes, inside: bytes) -> SourceError:
+    return SourceError(
+        f"{how} to {os.fsdecode(target)!r}, outside root {os.fsdecode(inside)!r}. "
+        "Pass allow_outside=True if the table and the folder are trusted."
+    )
+
+
+def _reason(error: OSError, path: bytes) -> str:
+    if error.errno == errno.ENOENT and b"://" in path:
+        return "it is a URL, and only files are read; download it, and put the file's path in its place."
     return f"{_REASONS.get(error.errno or 0, f'the file cannot be read: {error.strerror}')}."
+
+
+def _opened_path(descriptor: int, path: bytes) -> bytes:
+    """Where the file that was opened lies; where the system doesn't tell, where its path leads now."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}".encode())
+    except OSError:
+        return os.path.realpath(path)
 
 
 def _check_status(status: os.stat_result) -> None:

@@ -7,7 +7,8 @@ compressed blocks are slow by nature: each row costs the unpacking of a whole bl
 
 The main process reads through the user's own object, and only here is its life the user's concern. What goes to a
 worker is the place: the file and the name in it for HDF5, whose objects can't be sent; the object itself for zarr,
-which holds no data. A worker opens the file read-only, each lane for itself.
+which holds no data. A worker opens the file read-only, each lane for itself. What `from_hdf5` names is a place from the
+start: every lane opens it, and looks again at what it found (`hdf5`).
 
 HDF5 takes one thread at a time, so that lanes of one process read in turn.
 """
@@ -18,16 +19,21 @@ import mmap
 import os
 import sys
 import time
-from typing import Any, final
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.array_utils import byte_bounds
 
-from fitstream.errors import SourceError
+from fitstream.errors import PlanError, SourceError
 from fitstream.sampling import Indices
+from fitstream.sources import hdf5
+from fitstream.spec import Structure
 
-__all__ = ["ReadAhead", "StoredArray", "StoredRows"]
+__all__ = ["Axes", "ReadAhead", "StoredArray", "StoredRows", "open_datasets"]
+
+Axes: TypeAlias = Literal["stored", "matlab"]
 
 #: Labels that are read whole when all are asked for.
 _SMALL_BYTES = 1 << 24
@@ -44,14 +50,20 @@ class StoredArray:
     Attributes:
         shape: Lengths of the axes.
         dtype: As stored.
+        block_bytes: Memory that a lane takes to read one row, beside the row.
     """
 
-    def __init__(self, array: Any, kind: str) -> None:
-        self.shape: tuple[int, ...] = tuple(array.shape)
+    def __init__(self, array: Any, kind: str, axes: Axes = "stored") -> None:
+        shape = tuple(array.shape)
+        self.shape: tuple[int, ...] = shape[::-1] if axes == "matlab" else shape
         self.dtype: np.dtype[Any] = array.dtype
+        self.block_bytes = hdf5.block_bytes(array) if kind == "h5py" else 0
         self._kind = kind
+        self._axes = axes
         self._array = array
         self._place: tuple[str, str] | None = None
+        # A place that was named and not opened: every lane opens it, and not by a chain of links to somewhere else.
+        self._named = self._allow_outside = self._with_plugins = False
 
     @staticmethod
     def of(leaf: Any, where: str) -> StoredArray | None:
@@ -62,20 +74,50 @@ class StoredArray:
         Raises:
             SourceError: If it is closed, or has no shape.
         """
+        if isinstance(leaf, StoredArray):
+            return leaf
         kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(leaf).__mro__}
         if "h5py.Dataset" in kinds:
             if not leaf:
                 raise SourceError(f"{where} is a dataset of an HDF5 file that is closed. Keep the file open.")
-            if leaf.shape is None:
-                raise SourceError(f"{where} is an HDF5 dataset without data (its dataspace is null).")
-            return StoredArray(leaf, "h5py")
-        return StoredArray(leaf, "zarr") if "zarr.Array" in kinds else None
+            with hdf5.hdf5_errors(os.fsdecode(leaf.file.filename)):
+                hdf5.check_storage(leaf, where)
+                hdf5.check_numbers(leaf, where)
+                return StoredArray(leaf, "h5py")
+        if "zarr.Array" not in kinds:
+            return None
+        _check_codecs(leaf, where)
+        return StoredArray(leaf, "zarr")
+
+    @staticmethod
+    def named(file: Any, name: str, axes: Axes, *, allow_outside: bool) -> StoredArray:
+        """Describe a dataset of an HDF5 file, which may be closed then.
+
+        Args:
+            file: An open `h5py.File`.
+            axes: "stored", or "matlab" for the reverse.
+            allow_outside: Take what links, storage and virtual datasets of the file bring from elsewhere.
+        Raises:
+            SourceError: If there is no such dataset, or it can't be read safely.
+        """
+        path, where = os.path.abspath(os.fsdecode(file.filename)), f"the dataset {name!r}"
+        found = hdf5.find_dataset(file, name, allow_outside=allow_outside)
+        if found is None:
+            raise SourceError(f"there is no dataset {name!r}. {hdf5.told_names(file)}.", file=path)
+        if not allow_outside:
+            hdf5.check_storage(found, where)
+        hdf5.check_numbers(found, where)
+        hdf5.check_filters(found, where)
+        made = StoredArray(found, "h5py", axes)
+        made._array, made._place = None, (path, name)
+        made._named, made._allow_outside = True, allow_outside
+        return made
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
+        state = self.__dict__ | {"_with_plugins": "hdf5plugin" in sys.modules}
         if self._kind == "h5py" and self._array is not None:
             state |= {"_array": None, "_place": _place(self._array)}
         elif self._kind == "zarr" and "memory" in type(self._array.store).__name__.lower():
@@ -94,22 +136,32 @@ class StoredArray:
         if self._place is None:
             return StoredRows(self._array, self._kind, None)
         path, name = self._place
-        import h5py
-
+        if self._with_plugins and "hdf5plugin" not in sys.modules:
+            import hdf5plugin  # noqa: F401  registers filters, as the user's own import of it did
+        file = hdf5.open_hdf5(path)
         try:
-            file = h5py.File(path, "r")
-        except OSError as error:
-            raise SourceError(f"the HDF5 file can't be opened for reading: {error}", file=path) from error
-        found = file.get(name)
-        if found is None or (found.shape, found.dtype) != (self.shape, self.dtype):
+            with hdf5.hdf5_errors(path):
+                return StoredRows(self._found(file, path, name), self._kind, file, self._axes)
+        except BaseException:
             file.close()
-            now = "is gone" if found is None else f"is now {found.dtype}{list(found.shape)}"
+            raise
+
+    def _found(self, file: Any, path: str, name: str) -> Any:
+        """The dataset in the file as it is now, with the same looks at it as the first time."""
+        found = hdf5.find_dataset(file, name, allow_outside=self._allow_outside)
+        shape = self.shape[::-1] if self._axes == "matlab" else self.shape
+        if found is None or (found.shape, found.dtype) != (shape, self.dtype):
+            now = "is gone" if found is None else f"is now {found.dtype}{list(found.shape or ())}"
             raise SourceError(
-                f"the dataset {name!r} was {self.dtype}{list(self.shape)} when it was given, and {now}. "
+                f"the dataset {name!r} was {self.dtype}{list(shape)} when it was given, and {now}. "
                 "Leave the file as it is while it is read.",
                 file=path,
             )
-        return StoredRows(found, self._kind, file)
+        if not self._allow_outside:
+            hdf5.check_storage(found, f"the dataset {name!r}")
+        if self._named:
+            hdf5.check_filters(found, f"the dataset {name!r}")
+        return found
 
     def some_rows(self) -> tuple[str, tuple[int, ...], list[npt.NDArray[Any]]]:
         """Dtype, shape, and some rows that stand for all: each may cost the unpacking of a whole block."""
@@ -124,11 +176,45 @@ class StoredArray:
         """All of it, if it has one axis and at most 16 MiB; else None."""
         if len(self.shape) != 1 or self.shape[0] * self.dtype.itemsize > _SMALL_BYTES:
             return None
+        if self.block_bytes > 4 * _SMALL_BYTES:
+            return None
         rows = self.open()
         try:
             return np.asarray(rows.all())
         finally:
             rows.close()
+
+
+def open_datasets(path: str, names: Sequence[Any], axes: Axes, *, allow_outside: bool) -> Any:
+    """Describe datasets of an HDF5 file, which is closed again.
+
+    Args:
+        names: One name, several for a tuple, or one tree of names.
+        axes: As in `StoredArray.named`, like `allow_outside`.
+    Returns:
+        A tree of `StoredArray` in the place of the names.
+    Raises:
+        PlanError: If there is no name, or axes is none of the two.
+        SourceError: If the file or a dataset can't be read safely.
+    """
+    if axes not in ("stored", "matlab"):
+        raise PlanError(f'axes={axes!r} must be "stored" (as in the file) or "matlab" (reversed).')
+    tree = names[0] if len(names) == 1 else tuple(names)
+    structure = Structure(tree)
+    leaves = structure.flatten(tree)
+    with hdf5.open_hdf5(path) as file, hdf5.hdf5_errors(path):
+        if not leaves or not all(isinstance(name, str) and name.strip("/") for name in leaves):
+            raise PlanError(f"from_hdf5({path!r}) needs names of datasets, not {tree!r}. {hdf5.told_names(file)}.")
+        return structure.build([StoredArray.named(file, name, axes, allow_outside=allow_outside) for name in leaves])
+
+
+def _check_codecs(array: Any, where: str) -> None:
+    """Refuse a zarr array that would be unpickled."""
+    codecs = [*(getattr(array, "filters", None) or ()), *(getattr(array, "compressors", None) or ())]
+    if "pickle" in {getattr(codec, "codec_id", None) for codec in codecs}:
+        raise SourceError(
+            f"{where} is a zarr array of pickled objects, which could run any code. Save it as an array of numbers."
+        )
 
 
 def _place(dataset: Any) -> tuple[str, str]:
@@ -161,23 +247,28 @@ class StoredRows:
         dtype: Of what `row` gives: as stored, in this machine's byte order.
     """
 
-    def __init__(self, array: Any, kind: str, file: Any) -> None:
+    def __init__(self, array: Any, kind: str, file: Any, axes: Axes = "stored") -> None:
         self._array = array
         self._is_hdf5 = kind == "h5py"
         self._file = file
-        self.row_shape: tuple[int, ...] = tuple(array.shape[1:])
+        self._reversed = axes == "matlab"
+        self.row_shape: tuple[int, ...] = tuple(array.shape[-2::-1] if self._reversed else array.shape[1:])
         self.dtype: np.dtype[Any] = array.dtype.newbyteorder("=")
 
     def row(self, index: int) -> npt.NDArray[Any]:
         """One row, in memory of its own."""
         try:
-            return np.array(self._array[index], dtype=self.dtype)
+            row = self._array[..., index].T if self._reversed else self._array[index]
+            return np.array(row, dtype=self.dtype)
         except Exception as error:
             raise self._explained(error) from error
 
     def all(self) -> npt.NDArray[Any]:
         """All rows."""
-        return np.asarray(self._array[...], self.dtype)
+        try:
+            return np.asarray(self._array[...].T if self._reversed else self._array[...], self.dtype)
+        except Exception as error:
+            raise self._explained(error) from error
 
     def gather(self, indices: Indices, run: bool, rows: npt.NDArray[Any]) -> None:
         """Fetch rows in one call.
@@ -189,6 +280,12 @@ class StoredRows:
         """
         array = self._array
         try:
+            if self._reversed:
+                rising, places = np.unique(indices, return_inverse=True)
+                found = array[..., rising].T
+                for row, place in enumerate(places.tolist()):
+                    rows[row] = found[place]
+                return
             if run:
                 span = slice(int(indices[0]), int(indices[0]) + len(indices))
                 if self._is_hdf5:
@@ -209,6 +306,9 @@ class StoredRows:
     def _explained(self, error: Exception) -> Exception:
         if self._is_hdf5 and not self._array:
             return SourceError("its HDF5 file was closed. Keep it open until the loader is closed.")
+        if self._is_hdf5 and not isinstance(error, MemoryError):
+            name, path = self._array.name, os.fsdecode(self._array.file.filename)
+            return SourceError(f"the dataset {name!r} can't be read: {error}. Restore the file.", file=path)
         return error
 
     def close(self) -> None:

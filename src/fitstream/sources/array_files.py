@@ -1,0 +1,147 @@
+"""`.npy` files and the members of `.npz` files as arrays that are mapped, not loaded.
+
+The header of a `.npy` file is a Python literal, which NumPy's own reader parses without executing anything. Its length
+is looked at before, so that no file makes us reserve gigabytes for it. Objects are refused: they are stored as pickles,
+and to unpickle a file is to run it. The shape must fit the file before anything is mapped.
+
+A `.npz` file is a zip file. What `np.savez` writes is not compressed, so that its arrays can be mapped where they lie.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import stat
+import struct
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from fitstream.errors import SourceError
+from fitstream.spec import Structure, format_bytes
+
+__all__ = ["with_files_mapped"]
+
+_HDF5 = (".h5", ".hdf5", ".he5", ".mat")
+#: NumPy's own limit, up to which its parser is safe.
+_MOST_HEADER_BYTES = 10_000
+#: A zip file's local header: its mark, and the lengths of the name and the extra field at its end.
+_LOCAL = struct.Struct("<4s22xHH")
+_PICKLED = (
+    "stored as pickles, which could run any code when they are read. Save numbers instead: "
+    'np.save(path, np.asarray(x, dtype="float32"))'
+)
+
+
+def with_files_mapped(tree: Any) -> Any:
+    """The same tree with arrays in the place of paths: of a `.npy` file one, of a `.npz` file a dict of them.
+
+    Raises:
+        SourceError: If a file isn't there, is damaged, or holds anything but numbers that can be mapped.
+    """
+    structure = Structure(tree)
+    leaves = structure.flatten(tree)
+    if not any(isinstance(leaf, (str, os.PathLike)) for leaf in leaves):
+        return tree
+    return structure.build(
+        [_opened(os.fspath(leaf)) if isinstance(leaf, (str, os.PathLike)) else leaf for leaf in leaves]
+    )
+
+
+def _opened(path: str) -> Any:
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in (".npy", ".npz"):
+        advice = "Use from_hdf5 for it." if suffix in _HDF5 else "Load it, and pass the array."
+        raise SourceError(f"from_arrays reads .npy and .npz files, and this is none. {advice}", file=path)
+    try:
+        # Before it is opened, which would wait for a pipe.
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise SourceError(
+                f"it is {'a folder' if stat.S_ISDIR(mode) else 'a device or pipe'}, not a file.", file=path
+            )
+        with open(path, "rb") as file:
+            return (
+                _members(file, path)
+                if suffix == ".npz"
+                else _mapped(file, path, "it", 0, os.fstat(file.fileno()).st_size)
+            )
+    except FileNotFoundError:
+        raise SourceError(f"the file does not exist. Relative paths start at {os.getcwd()!r}.", file=path) from None
+    except (OSError, ValueError) as error:
+        raise SourceError(f"the file can't be read: {error}.", file=path) from None
+
+
+def _mapped(file: BinaryIO, path: str, what: str, start: int, end: int) -> npt.NDArray[Any]:
+    """Map the array that a `.npy` header at `start` describes; it must end by `end`."""
+    file.seek(start)
+    shape, fortran, dtype = _header(file, path, what)
+    if dtype.hasobject:
+        raise SourceError(f"{what} holds Python objects (dtype {dtype}), {_PICKLED}.", file=path)
+    count_bytes = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or count_bytes > end - file.tell():
+        raise SourceError(
+            f"{what} declares {dtype}{list(shape)}, {format_bytes(count_bytes)}, but {format_bytes(end - file.tell())} "
+            "follow its header. It is cut off or damaged: restore it.",
+            file=path,
+        )
+    if count_bytes == 0:
+        return np.empty(shape, dtype)
+    return np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
+
+
+def _header(file: BinaryIO, path: str, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    damaged = f"{what} is no .npy array, or a damaged one"
+    start = file.read(12)
+    if start[:6] != np.lib.format.MAGIC_PREFIX or len(start) < 12:
+        pickled = " It looks like a pickle, which is never read." if start[:1] == b"\x80" else ""
+        raise SourceError(f"{damaged}: it begins with {start[:6]!r}.{pickled}", file=path)
+    major = start[6]
+    if major not in (1, 2, 3):
+        raise SourceError(f"{damaged}: it is of version {major}.{start[7]}, and 1 to 3 are known.", file=path)
+    size = int.from_bytes(start[8:10] if major == 1 else start[8:12], "little")
+    if size > _MOST_HEADER_BYTES:
+        raise SourceError(
+            f"{damaged}: its header declares {size:,} bytes, and {_MOST_HEADER_BYTES:,} are allowed.", file=path
+        )
+    text = io.BytesIO(start[8:] + file.read(size - (2 if major == 1 else 0)))
+    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    try:
+        found = read(text, max_header_size=_MOST_HEADER_BYTES)
+    except Exception as error:  # noqa: BLE001  NumPy's parser raises nearly anything about text that is none
+        raise SourceError(f"{damaged}: {type(error).__name__}: {str(error)[:200]}.", file=path) from None
+    return found
+
+
+def _members(file: BinaryIO, path: str) -> dict[str, npt.NDArray[Any]]:
+    import zipfile  # a twentieth of the time that importing fitstream would take
+
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error) as error:
+        raise SourceError(f"it is no .npz file, or a damaged one: {error}.", file=path) from None
+    if not members:
+        raise SourceError("it holds no arrays.", file=path)
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for member in members:
+        name = member.filename.removesuffix(".npy")
+        what = f"its member {member.filename!r}"
+        if name in arrays:
+            raise SourceError(f"{what} is there twice.", file=path)
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+            raise SourceError(
+                f"{what} is compressed ({format_bytes(member.compress_size)} for {format_bytes(member.file_size)}), so "
+                "that its rows can't be read one by one. Save with np.savez, or each array by np.save.",
+                file=path,
+            )
+        file.seek(member.header_offset)
+        head = file.read(_LOCAL.size)
+        if len(head) < _LOCAL.size or head[:4] != b"PK\x03\x04":
+            raise SourceError(f"{what} is not where the file says. The file is damaged.", file=path)
+        _, name_bytes, extra_bytes = _LOCAL.unpack(head)
+        first = member.header_offset + _LOCAL.size + name_bytes + extra_bytes
+        arrays[name] = _mapped(file, path, what, first, first + member.file_size)
+    return arrays
