@@ -42,10 +42,11 @@ test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch
 	  echo "== $$backend" && KERAS_BACKEND=$$backend $(PYTEST) tests/adapters || exit 1; \
 	done
 
-soak: $(VENV)/test.stamp ## What takes minutes: every split of lanes, many epochs, random kills
+soak: $(VENV)/test.stamp $(VENV)/backends.stamp ## What takes minutes: every split of lanes, many epochs, random kills
 	$(PYTEST) tests/soak/every_split.py tests/soak/long_runs.py
 	$(PY) tests/soak/stress_processes.py 120
 	$(PYTEST) tests/test_resuming_machine.py --hypothesis-profile=soak
+	BACKENDS='$(BACKENDS)' $(PY) tests/soak/checkpoint_kills.py 20
 	$(PYTEST) --hypothesis-profile=soak --timeout=3600 tests/test_fuzz.py
 	$(PY) tests/soak/get_images.py .soak/images
 	$(PY) tests/soak/image_corpus.py .soak/images
