@@ -24,8 +24,9 @@ LAYERS = [
     "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "sampling",
     "sources", "transforms", "operations", "batching", "failures", "chain", "budget", "probe", "checking", "plan",
     "planning", "codes", "plain", "digests", "fingerprint", "engine", "measures", "state", "bookmark", "loader",
-    "dataset", "ranks", "constructors", "adapters", "reporting", "training", "__init__", "backend", "models", "runs",
-    "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli", "__main__",
+    "dataset", "constructors", "ranks", "checkpoint_files", "checkpoints", "adapters", "reporting", "training",
+    "__init__", "backend", "models", "runs", "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli",
+    "__main__",
 ]
 # fmt: on
 
@@ -51,7 +52,8 @@ LATE = {
     "psutil": {"machine"},
     "pyarrow": {"sources.table_files"},
     "sklearn": {"demo"},
-    "tensorflow": {"adapters.keras_feed"},
+    "tensorflow": {"adapters.keras_data"},
+    "torch": {"adapters.keras_state"},
 }
 
 MOST_LINES = 400

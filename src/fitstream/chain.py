@@ -247,7 +247,9 @@ class Filler:
         """Whether the rows are filled; or what to say if reading them one by one finds none at fault."""
         try:
             return gather(indices, [leaf[start : start + len(indices)] for leaf in leaves[: len(self._specs)]]), None
-        except Exception as error:  # noqa: BLE001  a library's reading may raise anything
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
             return False, self._read_together_failed(error, indices)
 
     def _fetch(
@@ -256,10 +258,12 @@ class Filler:
         """The raw samples of a chunk; or what to say if reading them one by one finds none at fault."""
         try:
             return read_many(indices), None
-        except Exception as error:  # noqa: BLE001  a user's own reading may raise anything
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
             return None, self._read_together_failed(error, indices)
 
-    def _read_together_failed(self, error: Exception, indices: Indices) -> SampleError:
+    def _read_together_failed(self, error: BaseException, indices: Indices) -> SampleError:
         # Without the error as its cause, which keeps frames that hold the batch's memory.
         shown = ", ".join(map(str, indices[:4].tolist())) + (", ..." if len(indices) > 4 else "")
         told = _ReadTogether(

@@ -98,6 +98,12 @@ def _plan(
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for the model, its history and a plot.  [default: a new fitstream-train...]",
 )
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Folder for checkpoints: the same command goes on from the newest one.",
+)
 def _train(
     data: Path,
     reading: Reading,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import time
 import warnings
@@ -86,6 +85,8 @@ class Stats:
         Raises:
             OSError: If the file can't be written.
         """
+        import csv  # late, because only this needs it
+
         names = [one.name for one in fields(BadSample)]
         with open(path, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)

@@ -57,6 +57,7 @@ class Crew:
         self._past_tally = Tally()
         self._scratch_bytes = self._pool_bytes = 0
         self._past_use = (0, 0, 0)
+        self._awake_ns = 0
         self._retired: list[Pool] = []
         self._read_chain: Chain | None = None
         self._reading: Reading | None = None
@@ -182,9 +183,11 @@ class Crew:
         self._note()
         return max(self._scratch_bytes, *(pool.peak_bytes for pool in self._pools), 0)
 
-    def check_deadline(self) -> None:
+    def check_deadline(self, slept_s: float) -> None:
         """See whether a thread of ours has been at one sample for too long. Workers are looked after by their pool.
 
+        Args:
+            slept_s: How much longer than it meant to the caller slept.
         Raises:
             Stalled: If so.
         """
@@ -193,10 +196,12 @@ class Crew:
         if limit_s is None:
             return
         now_ns = time.monotonic_ns()
+        if slept_s > max(1.0, limit_s / 2):
+            self._awake_ns = now_ns  # all of the program was stopped, as by Ctrl-Z: no lane is to blame
         for name, thread, progress in self._at_work():
             since_ns, chunk = progress.since_ns, progress.work
             alone = chunk is None or chunk.row_count == 1 or progress.at_one_row
-            after_s = (now_ns - since_ns) / 1e9
+            after_s = (now_ns - max(since_ns, self._awake_ns)) / 1e9
             if since_ns and after_s > (limit_s if alone or chunk is None else limit_s * chunk.row_count):
                 raise hung_lane(plan, chunk, progress.row, after_s, name, _stack(thread))
 

@@ -25,6 +25,7 @@ from fitstream.chain import Filler
 from fitstream.engine.areas import NOWHERE, Areas
 from fitstream.engine.board import FINE, Board, Chunk, Outcome
 from fitstream.engine.filling import MOST_DONORS, Progress, fill_chunk, open_slot
+from fitstream.engine.marks import NOTHING
 from fitstream.engine.messages import Done, Fill, read_failure
 from fitstream.engine.process import Process
 from fitstream.engine.ring import Slot
@@ -113,17 +114,18 @@ class Dispatcher:
             process: The worker.
             begun: By token, the row that a lane was at. What was not begun can't be at fault.
         """
-        recalled = Recalled()
+        recalled, overdue = Recalled(), process.overdue
+        # Where one of several hangs, to wait for the deadline a second time would tell nothing new.
+        blame = 1 if overdue is None else _MOST_DEATHS if overdue.row is None and overdue.token != NOTHING else 0
         for token, (chunk, area) in process.in_flight.items():
             self._free(area)
             recalled.chunks.append(chunk)
-            overdue = process.overdue
             if not self.board.current(chunk.run):
                 self._finish(chunk)
             elif overdue is not None and token == overdue.token and overdue.row is not None:
                 recalled.guilty.append(self._single_out(chunk, overdue.row))
             elif token in begun:
-                chunk.deaths += 1
+                chunk.deaths += blame
                 recalled.suspect |= chunk.suspect
                 if chunk.deaths < _MOST_DEATHS:
                     self._give_back(chunk)

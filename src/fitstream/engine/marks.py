@@ -82,7 +82,8 @@ class Marks:
     def at(self, lane: int, row: int) -> None:
         """One more of its rows begins."""
         words, base = self._words, (1 + lane) * _WORDS
-        words[base + 1], words[base + 2], words[base + 4] = row, time.monotonic_ns(), 1
+        # The time first: who reads between the two must not see the next row as begun long ago.
+        words[base + 2], words[base + 1], words[base + 4] = time.monotonic_ns(), row, 1
 
     def end(self, lane: int) -> None:
         """The chunk is done."""

@@ -136,10 +136,11 @@ class Pipeline:
             with self._here_lock:
                 self._work(here)
             return
+        asked_s = time.monotonic()
         try:
             board.file(board.ready_queue.get(timeout=self._watch_s))
         except Empty:
-            self.crew.check_deadline()
+            self.crew.check_deadline(time.monotonic() - asked_s - self._watch_s)
             dead = self.crew.dead()
             if dead:
                 why = f"{', '.join(dead)} is gone; a process that was forked must make a loader of its own"

@@ -181,7 +181,10 @@ class Pool:
         self._mark[0] = 0
         self._bell.ring()
         if threading.current_thread() is not self.thread:
-            self.thread.join(_STOP_S + 5)
+            self.thread.join(self._stop_s + (5 if patient else 0.5))
+            if self.thread.is_alive():  # it is in an observer, or in a function that works here
+                for process in list(self._processes):
+                    process.kill()
 
     def drop(self) -> None:
         """Let go of everything in a forked child, which must not disturb the workers of its parent."""
@@ -280,9 +283,10 @@ class Pool:
                 process.attached()
             elif kind == BROKEN:
                 process.broken = read_note(message)
-            else:  # its end of the socket is closed: the process descriptor tells the rest
+            else:  # the process descriptor tells the rest
                 with contextlib.suppress(KeyError, ValueError):
                     self._poll.unregister(process.socket)
+                process.hang_up()
                 return
 
     def _take_in(self, process: Process, done: Done, text: bytes) -> None:

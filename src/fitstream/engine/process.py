@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -27,6 +28,8 @@ __all__ = ["Overdue", "Process", "told_exit"]
 
 #: How long a worker that hangs may take to tell where.
 _STACK_S = 1.0
+#: How long one that closed its socket may take to end.
+_LAST_S = 0.5
 
 # The path comes first: nothing may be imported before from where the main process would not import it.
 _PROGRAM = (
@@ -47,7 +50,8 @@ class Overdue(NamedTuple):
 
     Attributes:
         token: Of the chunk.
-        row: The row that was in the making, or None where rows were read together, or nothing was begun.
+        row: The row that was in the making; or None where rows were read together, several lanes stood still, or
+            nothing was begun.
         after_s: For how long.
         stack: Where it was.
     """
@@ -76,6 +80,7 @@ class Process:
         in_flight: What it was given, by token.
         bad: Samples that it skipped or replaced in chunks that aren't finished, by token.
         overdue: What it hung at, once it was ended for that.
+        hung_up: Whether it was ended because it could be talked to no more.
         slots: Those that it has mapped.
         tallies: What each lane counted.
         broken: What it told when it could not go on.
@@ -89,6 +94,7 @@ class Process:
         self.heard_s = time.monotonic()
         self.bad: dict[int, list[BadSample]] = {}
         self.overdue: Overdue | None = None
+        self.hung_up = False
         self.in_flight: dict[int, Any] = {}
         self.slots: set[int] = set()
         self._attaching: list[int] = []
@@ -180,8 +186,16 @@ class Process:
         parts = re.split(r"(?m)^(?=(?:Current t|T)hread 0x)", told)
         return next((part for part in parts if f"0x{thread:016x}" in part[:60]), told).strip()
 
+    def hang_up(self) -> None:
+        """Its end of the socket is closed: it is about to be gone, or else is ended, since it is of no use any more."""
+        end = select.poll()
+        end.register(self.pidfd, select.POLLIN)
+        if not end.poll(1000 * _LAST_S):
+            self.hung_up = True
+            self.kill()
+
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):  # it is gone, or was reaped meanwhile
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def reap(self) -> int:

@@ -40,6 +40,8 @@ class Watch:
         self._often_s = min(_OFTEN_S, (policy.sample_timeout_s or 1) / 8)
         self._marks = marks
         self._looked_s = 0.0
+        #: When this process was last found to have been stopped itself, as by Ctrl-Z.
+        self._awake_s = 0.0
         self._oom_kills = oom_kill_count()
 
     def patience_ms(self, processes: Iterable[Process]) -> float | None:
@@ -52,6 +54,8 @@ class Watch:
         now_s = time.monotonic()
         if now_s < self._looked_s + self._often_s:
             return
+        if now_s - self._looked_s > max(1.0, (self._limit_s or 0) / 2):
+            self._awake_s = now_s  # what lanes did meanwhile isn't known yet
         self._looked_s = now_s
         for process in processes:
             if process.overdue is None:
@@ -60,18 +64,20 @@ class Watch:
                     process.kill()
 
     def _overdue(self, process: Process, now_s: float) -> Overdue | None:
-        quiet_s, limit_s = now_s - process.heard_s, self._limit_s
+        quiet_s, limit_s = now_s - max(process.heard_s, self._awake_s), self._limit_s
         if process.state in ("starting", "attaching"):
             return Overdue(NOTHING, None, quiet_s, "") if quiet_s > START_S else None
         if limit_s is None or not process.in_flight:
             return None
         marks = [mark for mark in self.marks_of(process) if mark.token in process.in_flight]
-        for mark in marks:
+        spent_s = [now_s - max(mark.since_ns / 1e9, self._awake_s) for mark in marks]
+        for mark, after_s in zip(marks, spent_s, strict=True):
             chunk, _ = process.in_flight[mark.token]
             alone = mark.at_one_row or chunk.row_count == 1
-            after_s = now_s - mark.since_ns / 1e9
             if after_s > (limit_s if alone else limit_s * chunk.row_count):
-                return Overdue(mark.token, mark.row if alone else None, after_s, process.stack(mark.thread))
+                # Lanes that stand still together may wait for one of them, which holds the interpreter lock.
+                known = alone and sum(one_s > limit_s / 2 for one_s in spent_s) == 1
+                return Overdue(mark.token, mark.row if known else None, after_s, process.stack(mark.thread))
         return Overdue(NOTHING, None, quiet_s, "") if not marks and quiet_s > limit_s else None
 
     def marks_of(self, process: Process) -> list[LaneMark]:
@@ -92,6 +98,8 @@ class Watch:
         code = process.reap()
         if process.overdue is not None:
             return f"it did nothing for {process.overdue.after_s:.1f} s, and was ended"
+        if process.hung_up:
+            return "it closed its connection to the main process, and was ended"
         before, self._oom_kills = self._oom_kills, oom_kill_count()
         if code != -signal.SIGKILL or before is None or self._oom_kills is None:
             return told_exit(code)

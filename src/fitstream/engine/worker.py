@@ -124,9 +124,11 @@ class _Worker:
                     break
         except BaseException as error:  # noqa: BLE001  told to the main process, whatever it is
             reason = f"{type(error).__name__}: {error}"
-            self._socket.send(write_note(BROKEN, reason=reason, traceback=traceback.format_exc()))
-            # Other lanes may be inside a function of the user's for long.
-            os._exit(1)
+            try:
+                self._socket.send(write_note(BROKEN, reason=reason, traceback=traceback.format_exc()))
+            finally:
+                # Other lanes may be inside a function of the user's for long.
+                os._exit(1)
 
     def _attach(self, told: dict[str, Any], fds: Sequence[int]) -> None:
         """Map slots; the first time, open the lanes too."""
