@@ -23,9 +23,9 @@ from fitstream.sources.base import Source
 from fitstream.spec import format_bytes
 
 if TYPE_CHECKING:
-    from fitstream.adapters.keras import KerasDataset
     from fitstream.engine.board import Run
     from fitstream.engine.pipeline import Pipeline
+    from fitstream.adapters.keras import KerasDataset
 
 __all__ = ["Loader", "Stream"]
 
