@@ -1,6 +1,6 @@
 """Every parser of ours on made-up, cut-off and changed bytes: a result of the right kind, or the typed error.
 
-Short by default; `--hypothesis-profile=soak` (`make soak`) tries a hundred times as much.
+Short by default; `--hypothesis-profile=soak` (`make soak`) tries ten times as much.
 """
 
 from __future__ import annotations
