@@ -18,7 +18,8 @@ import uuid
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-_MARK = "FITSTREAM_TEST_CELL"
+#: The environment variable that a process and all that it starts are known by.
+MARK = "FITSTREAM_TEST_CELL"
 
 
 class Ended(NamedTuple):
@@ -92,7 +93,7 @@ class Herd:
 
 def processes_of(name: str) -> list[int]:
     """Processes that were started by a cell, also if it is gone. Those that ended don't count."""
-    wanted, found = f"{_MARK}={name}".encode(), []
+    wanted, found = f"{MARK}={name}".encode(), []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if wanted in (folder / "environ").read_bytes().split(b"\0"):
@@ -126,7 +127,7 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             folder = Path(cell["folder"])
-            os.environ.update({_MARK: cell["name"], "TMPDIR": str(folder / "temporary")})
+            os.environ.update({MARK: cell["name"], "TMPDIR": str(folder / "temporary")})
             for fd, path in ((0, "/dev/null"), (1, folder / "output"), (2, folder / "errors")):
                 os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), fd)
             cells.run(cell)

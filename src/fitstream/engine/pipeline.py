@@ -148,17 +148,18 @@ class Pipeline:
 
     def _work(self, duty: TokenWork) -> None:
         board = self.board
-        try:
+        # Work is done outside of any handler: what it raises, such as Ctrl-C, has no other exception before it.
+        with contextlib.suppress(Empty):
             board.file(board.ready_queue.get_nowait())
-        except Empty:
-            if work_here((board.work_queue, board.open_queue), duty):
-                self._idle_turns = 0
-                return
-            # Another thread's stream has the slot in hand, and lets it go or leases it in a moment.
-            self._idle_turns += 1
-            if self._idle_turns > 10_000:
-                raise RuntimeError("a bug in fitstream: no work is left, but a batch is missing") from None
-            time.sleep(0.001)
+            return
+        if work_here((board.work_queue, board.open_queue), duty):
+            self._idle_turns = 0
+            return
+        # Another thread's stream has the slot in hand, and lets it go or leases it in a moment.
+        self._idle_turns += 1
+        if self._idle_turns > 10_000:
+            raise RuntimeError("a bug in fitstream: no work is left, but a batch is missing")
+        time.sleep(0.001)
 
     def _make_room(self, number: int) -> None:
         """Extend the ring if the consumer holds all of it."""
