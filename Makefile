@@ -42,9 +42,14 @@ test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch
 	  echo "== $$backend" && KERAS_BACKEND=$$backend $(PYTEST) tests/adapters || exit 1; \
 	done
 
-soak: $(VENV)/test.stamp ## What takes minutes: every split of lanes, many epochs, random kills
+soak: $(VENV)/test.stamp $(VENV)/backends.stamp ## What takes minutes: every split of lanes, many epochs, random kills
 	$(PYTEST) tests/soak/every_split.py tests/soak/long_runs.py
 	$(PY) tests/soak/stress_processes.py 120
+	$(PYTEST) tests/test_resuming_machine.py --hypothesis-profile=soak
+	BACKENDS='$(BACKENDS)' $(PY) tests/soak/checkpoint_kills.py 20
+	$(PYTEST) --hypothesis-profile=soak --timeout=3600 tests/test_fuzz.py
+	$(PY) tests/soak/get_images.py .soak/images
+	$(PY) tests/soak/image_corpus.py .soak/images
 
 # In an environment of their own, for the peers' sake.
 bench: $(VENV)-bench/ready.stamp ## All benchmarks, fitstream and its peers
@@ -64,7 +69,7 @@ reliability: $(VENV)-bench/ready.stamp ## What fitstream and its peers make of c
 	$(VENV)-bench/bin/python benchmarks/reliability.py
 
 clean: ## Remove the virtual environment and all caches
-	rm -rf $(VENV) $(VENV)-bench .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist fitstream-demo
+	rm -rf $(VENV) $(VENV)-bench .soak .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist fitstream-demo
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PY) $(VENV)-bench/bin/python: %/bin/python:

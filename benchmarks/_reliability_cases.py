@@ -39,6 +39,8 @@ class Case:
         scripts: The programs, one after the other, given the seed; `loader` is filled in.
         judge: Turns what was seen into an outcome, unless the loader has no such feature.
         signum: As in `Watch`.
+        once: Whether one run is enough, since nothing in it is a matter of timing.
+        best: What counts as "at best" in the summary.
     """
 
     key: str
@@ -47,6 +49,8 @@ class Case:
     scripts: Callable[[random.Random], Sequence[Mapping[str, Any]]]
     judge: Judge
     signum: int | None = None
+    once: bool = False
+    best: Grade = Grade.WHOLE
 
     def watch(self, loader: str, number: int, deadline_s: float) -> Watch:
         """What to run for the n-th time."""
@@ -145,13 +149,13 @@ def _resume(workers: int) -> Callable[[random.Random], Sequence[Mapping[str, Any
 
 _WHOLE = "all batches, same bytes"
 CASES = (
-    Case("undisturbed", "nothing happens", _WHOLE, lambda rng: [{}], _one_epoch),
-    Case("workers", "3 workers instead of 2", _WHOLE, lambda rng: [{"workers": 3}], _one_epoch),
+    Case("undisturbed", "nothing happens", _WHOLE, lambda rng: [{}], _one_epoch, once=True),
+    Case("workers", "3 workers instead of 2", _WHOLE, lambda rng: [{"workers": 3}], _one_epoch, once=True),
     Case("kill", "a worker is killed (SIGKILL)", _WHOLE, lambda rng: [{"kill_at": _early(rng)}], _one_epoch),
     Case("sigsegv", "the transform crashes once (SIGSEGV)", _WHOLE, _fault("sigsegv-once"), _one_epoch),
     Case("exit", "the transform calls `os._exit(3)` once", _WHOLE, _fault("_exit-once"), _one_epoch),
-    Case("poison", "a sample always kills its process", "an error", _fault("sigkill"), _one_epoch),
-    Case("raise", "a sample raises", "an error", _fault("raise"), _one_epoch),
+    Case("poison", "a sample always kills its process", "an error", _fault("sigkill"), _one_epoch, best=Grade.ERROR),
+    Case("raise", "a sample raises", "an error", _fault("raise"), _one_epoch, once=True, best=Grade.ERROR),
     Case(
         "skip",
         "a sample raises, bad ones are to be skipped",
@@ -165,9 +169,26 @@ CASES = (
         "an error in time",
         _fault("hang", timeout_s=_TIMEOUT_S),
         _one_epoch,
+        best=Grade.ERROR,
     ),
-    Case("sys-exit", "the transform calls `sys.exit`", "an error", _fault("sys.exit"), _one_epoch),
-    Case("interrupt", "the transform raises KeyboardInterrupt", "an error", _fault("KeyboardInterrupt"), _one_epoch),
+    Case(
+        "sys-exit",
+        "the transform calls `sys.exit`",
+        "an error",
+        _fault("sys.exit"),
+        _one_epoch,
+        once=True,
+        best=Grade.ERROR,
+    ),
+    Case(
+        "interrupt",
+        "the transform raises KeyboardInterrupt",
+        "an error",
+        _fault("KeyboardInterrupt"),
+        _one_epoch,
+        best=Grade.ERROR,
+        once=True,
+    ),
     Case(
         "kill-main",
         "`kill -9` of the main process: left after 2 s",

@@ -26,7 +26,7 @@ from _reliability_work import BATCH, SAMPLES, Transform
 
 __all__ = ["LOADERS", "PACKAGES", "Loader", "NotOffered", "Options", "Peer"]
 
-PACKAGES = ("fitstream", "numpy", "torch", "torchdata", "keras", "grain")
+PACKAGES = ("numpy", "torch", "torchdata", "keras", "grain")
 
 Batch = tuple[Any, Any]
 

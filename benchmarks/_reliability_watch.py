@@ -80,8 +80,9 @@ class Seen:
 
     @property
     def finished(self) -> bool:
-        """Whether it did what it was to do, or caught an error on the way."""
-        return self.code == 0 and bool(self.events) and self.events[-1]["event"] == "done"
+        """Whether it did all that it was to do."""
+        names = {event["event"] for event in self.events}
+        return self.code == 0 and "done" in names and not names & {"error", "not offered"}
 
 
 def isolation() -> tuple[str, ...]:

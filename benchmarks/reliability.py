@@ -5,12 +5,13 @@ sample exactly once, which one says what is wrong, and which one hangs, loses sa
 
 Method. Each run is a program in a process of its own, with 640 samples of 1 kB, batches of 16, seeded shuffling and two
 workers; a sample takes a millisecond. The same transform misbehaves in every loader. A case is run three times, seeded
-alike for all loaders, and the table shows the worst outcome. What hangs or kills the main process is not run again.
+alike for all loaders, and the table shows the worst outcome; what hangs or ends the main process is not run again, and
+what is no matter of timing is run once.
 The program hangs if nothing happens for 15 s. Processes, shared memory and temporary files that are there two seconds
 after the main process has ended count as left behind. `_reliability_loaders.py` shows how each loader is set up,
 `_reliability_cases.py` what is done, `_reliability_watch.py` how it is watched, `_reliability_judge.py` how judged.
 
-    python benchmarks/reliability.py              # about 9 minutes; writes benchmarks/reliability.md
+    python benchmarks/reliability.py              # about 9 minutes on two idle cores; writes benchmarks/reliability.md
     python benchmarks/reliability.py --quick      # each case once
 """
 
@@ -78,7 +79,7 @@ class _Bench:
 
     def _cell(self, case: cases.Case, loader: str, expected: Reference) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        for number in range(self._options.runs):
+        for number in range(1 if case.once else self._options.runs):
             seen = self._watch(case.watch(loader, number, self._options.deadline))
             outcomes.append(case.outcome(seen, expected, self._options.deadline))
             self._keep(case, loader, number, seen, outcomes[-1])
@@ -123,9 +124,17 @@ def main(arguments: Sequence[str]) -> None:
     results = options.out / "results"
     results.mkdir(exist_ok=True)
     told = {"versions": page.versions(), "command": command, "date": start.isoformat(), "runs": bench.found}
-    (results / "reliability.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    (results / "reliability.json").write_text(_without_paths(json.dumps(told, indent=1)) + "\n", encoding="utf-8")
     minutes = (dt.datetime.now(dt.UTC) - start).total_seconds() / 60
     print(f"{len(bench.found)} runs in {minutes:.1f} minutes, {bench.at_once} at once")
+
+
+def _without_paths(text: str) -> str:
+    """Name the folders of this machine, which tracebacks are full of, by what they are."""
+    folders = {str(HERE.parent): "<repository>", sys.prefix: "<environment>", sys.base_prefix: "<python>"}
+    for folder, name in folders.items():
+        text = text.replace(folder, name)
+    return text
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -15,6 +15,8 @@ import leaks
 
 # An example may take long on a machine that does other work: how fast things are is for the benchmarks to say.
 settings.register_profile("fitstream", deadline=None)
+# For `make soak`, by --hypothesis-profile=soak.
+settings.register_profile("soak", deadline=None, max_examples=1000)
 settings.load_profile("fitstream")
 
 MakePictures = Callable[..., Path]

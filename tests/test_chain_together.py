@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import fitstream as fs
-from fitstream.chain import Chain, Filler, Recipe, RowError
+from fitstream.chain import Chain, Filler, Recipe
+from fitstream.failures import RowError
 from fitstream.operations import Map
 from fitstream.scratch import Allowance, Arena
 from fitstream.sources.arrays import SequenceSource

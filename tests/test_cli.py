@@ -144,10 +144,10 @@ def test_a_traceback_is_shown_when_asked_for(monkeypatch: pytest.MonkeyPatch) ->
 def test_errors_of_others_keep_their_traceback(
     tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*arguments: object) -> None:
+    def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("fitstream.cli_options.fs.from_folder", broken)
+    monkeypatch.setattr("fitstream.cli_options.list_folder", broken)
     with pytest.raises(ZeroDivisionError):
         main(["plan", str(make_pictures(tmp_path / "photos"))])
 
@@ -166,7 +166,7 @@ WAITING = r"""
 import sys, threading
 import fitstream.cli
 
-def wait(*arguments):
+def wait(*arguments, **options):
     print("ready", flush=True)
     if sys.argv[1] == "swallowed":
         class Swallows:
@@ -182,7 +182,7 @@ def wait(*arguments):
                 pass
     threading.Event().wait(60)
 
-fitstream.cli.fs.from_folder = wait
+fitstream.cli_options.list_folder = wait
 fitstream.cli.main(["plan", "."])
 """
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import fitstream as fs
 from fitstream.spec import ArraySpec
@@ -262,3 +264,18 @@ def test_arrays_that_would_be_loaded_whole_are_refused() -> None:
 def test_the_only_batch_of_ranks_that_share_it_unevenly_has_no_constant_size() -> None:
     dataset = fs.from_arrays(np.arange(7)).batch(8).shard(0, 2)
     assert dataset.spec.shape == (None,)
+
+
+def test_formats_that_are_not_allowed_are_refused_by_their_first_bytes(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.png", "GIF")
+    ds = fs.from_folder(tmp_path, label_mode=None, formats=["png", "JPEG"])
+    assert ds[0].shape == (4, 4, 3)
+    with pytest.raises(fs.SampleError, match=r"it is a GIF picture, where formats=\('PNG', 'JPEG'\) are allowed"):
+        ds[1]
+
+
+@pytest.mark.parametrize("formats", [[], "HEIC", ["PNG", 5], 5])
+def test_formats_that_there_are_not_are_refused(formats: Any, tmp_path: Path) -> None:
+    with pytest.raises(fs.PlanError, match="must name some of JPEG, PNG, WebP, GIF, BMP, TIFF"):
+        fs.from_folder(tmp_path, formats=formats)

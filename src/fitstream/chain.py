@@ -7,11 +7,7 @@ A failure becomes a `SampleError` here, the only place that knows the sample, th
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -19,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.errors import SampleError
+from fitstream.failures import RowError, is_ctrl_c, sample_error
 from fitstream.operations import Decode, Map
 from fitstream.sampling import Indices, sample_rng
 from fitstream.scratch import Arena
@@ -26,7 +23,7 @@ from fitstream.sources.base import Source
 from fitstream.spec import ArraySpec, Structure, array_spec, copied
 from fitstream.transforms.images import ImageOptions
 
-__all__ = ["Chain", "Filler", "Recipe", "RowError", "Tally", "is_ctrl_c", "whole_rows"]
+__all__ = ["Chain", "Filler", "Recipe", "Tally", "whole_rows"]
 
 
 @final
@@ -79,16 +76,6 @@ class Tally(NamedTuple):
         each = list(tallies)
         index = next((one.changed_index for one in each if one.changed_index >= 0), -1)
         return Tally(sum(one.fallback_count for one in each), sum(one.changed_count for one in each), index)
-
-
-@final
-class RowError(Exception):
-    """A failure and the row of the batch that it belongs to."""
-
-    def __init__(self, row: int, error: SampleError) -> None:
-        super().__init__(row, error)
-        self.row = row
-        self.error = error
 
 
 @final
@@ -166,10 +153,7 @@ class Chain:
     def failure(self, error: BaseException, index: int, stage: str) -> SampleError:
         """Wrap an error with all that is known of where it happened."""
         path = self.recipe.source.path(index) if self.recipe.source is not None else None
-        own = type(error).__module__.startswith("fitstream.")
-        told = str(error)
-        reason = told if own else f"{type(error).__name__}: {told}" if told else type(error).__name__
-        return SampleError(reason, index=index, path=path, stage=stage, user_line=_user_line(error))
+        return sample_error(error, index, path, stage)
 
 
 @final
@@ -367,15 +351,6 @@ class _ReadTogether(Exception):
     """Samples that could be read one by one, but not many at a time. The message is for people."""
 
 
-def is_ctrl_c(error: BaseException) -> bool:
-    """Whether an exception is the user's Ctrl-C, which no policy may swallow, and not raised by a function itself."""
-    return (
-        isinstance(error, KeyboardInterrupt)
-        and threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-    )
-
-
 def whole_rows(values: Sequence[npt.NDArray[Any]], names: Sequence[str]) -> int:
     """The number of samples of a finished batch.
 
@@ -400,21 +375,3 @@ def _decoder(stage: Decode, arena: Arena) -> Any:
     from fitstream.transforms.decode import ImageDecoder
 
     return ImageDecoder(stage.options, arena)
-
-
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-# The folders of modules that every interpreter has, and of the packages that are installed beside ours.
-_LIBRARIES = tuple(os.path.dirname(os.path.abspath(file)) + os.sep for file in (os.__file__, np.__file__ + "/.."))
-
-
-def _user_line(error: BaseException) -> str | None:
-    """The innermost frame that is neither ours nor a library's, as "file:line in function"."""
-    own = [frame for frame in _frames(error) if not frame[0].startswith((_PACKAGE, *_LIBRARIES))]
-    for file, line, function in reversed(own):
-        return f"{file}:{line} in {function}"
-    return None
-
-
-def _frames(error: BaseException) -> Iterator[tuple[str, int, str]]:
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        yield os.path.abspath(frame.f_code.co_filename), line, frame.f_code.co_name

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar, final
 from fitstream.errors import SourceError
 from fitstream.operations import Operation
 from fitstream.probe import sample_order
+from fitstream.redaction import redacted
 from fitstream.sampling import Indices, Shard, Shuffle
 from fitstream.sources.base import Source
 
@@ -42,13 +43,17 @@ class Fault:
 
     Attributes:
         index: In its source, from 0.
-        path: The file that holds it, or None.
+        path: The file that holds it, or None. Credentials of URLs are taken out, as of the reason.
         reason: Why, and what to do.
     """
 
     index: int
     path: str | None
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", None if self.path is None else redacted(self.path))
+        object.__setattr__(self, "reason", redacted(self.reason))
 
 
 def check_samples(source: Source, operations: Sequence[Operation]) -> None:
@@ -95,16 +100,17 @@ def blocks_of(source: Source, operations: Sequence[Operation], block_samples: in
 def in_threads(function: Callable[[_Given], _Found], given: Iterator[_Given], thread_count: int) -> Iterator[_Found]:
     """Call a function in some threads; what it returns comes in the order of what it was given.
 
-    Twice as many calls as threads are under way or waiting, so neither side runs ahead. The threads end with the
-    iterator, also where it is left early.
+    Twice as many calls as threads are under way or waiting, so neither side runs ahead. Where the iterator is left
+    early, or interrupted, nothing waits for the calls under way: a drive that hangs would hold up Ctrl-C.
     """
     from concurrent.futures import ThreadPoolExecutor  # takes its time to load, and few programs check
 
-    with ThreadPoolExecutor(thread_count, "looking") as pool:
+    pool = ThreadPoolExecutor(thread_count, "looking")
+    try:
         waiting: deque[Future[_Found]] = deque(pool.submit(function, one) for one in islice(given, 2 * thread_count))
-        try:
-            while waiting:
-                yield waiting.popleft().result()
-                waiting.extend(pool.submit(function, one) for one in islice(given, 1))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(function, one) for one in islice(given, 1))
+        pool.shutdown()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""The command line: `fitstream demo`, `train` and `plan`.
+"""The command line: `fitstream demo`, `train`, `plan` and `inspect`.
 
 It opens data, hands over, and says what went wrong in a sentence: errors that fitstream knows come without a traceback
 (FITSTREAM_TRACEBACK=1 shows it), and Ctrl-C ends with one line and the exit code that shells expect. All else is a bug,
@@ -8,6 +8,7 @@ here or in a user's own file, and keeps its traceback.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,8 @@ import click
 
 import fitstream as fs
 from fitstream.backend import choose_backend, without_chatter
-from fitstream.cli_options import Reading, find_parts, reading_options, running_options
+from fitstream.cli_inspect import inspect
+from fitstream.cli_options import Reading, data_argument, find_parts, reading_options, running_options
 from fitstream.demo import write_digits
 from fitstream.errors import FitstreamError, PlanError
 from fitstream.interrupts import leave, watch_for_interrupts
@@ -45,7 +47,11 @@ def _cli() -> None:
     """Train Keras models on more data than memory holds, inside a byte budget."""
 
 
+_cli.add_command(inspect)
+
+
 @_cli.command("plan")
+@data_argument
 @reading_options
 @running_options
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
@@ -66,6 +72,7 @@ def _plan(
 
 
 @_cli.command("train")
+@data_argument
 @reading_options
 @click.option("--validation", type=click.Path(path_type=Path), help="Data to validate on, as DATA.")
 @click.option(
@@ -90,6 +97,12 @@ def _plan(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for the model, its history and a plot.  [default: a new fitstream-train...]",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Folder for checkpoints: the same command goes on from the newest one.",
 )
 def _train(
     data: Path,
@@ -210,6 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: What follows `fitstream`; None for the program's own.
     """
     watch_for_interrupts()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         code = _cli.main(arguments, prog_name="fitstream", standalone_mode=False)
     except click.ClickException as error:

@@ -14,13 +14,15 @@ import click
 import fitstream as fs
 from fitstream.errors import PlanError
 from fitstream.operations import Decode
+from fitstream.sources.files import FileSource
 from fitstream.sources.folder import list_folder
+from fitstream.sources.table import read_table
 from fitstream.transforms.images import ImageOptions
 
 if TYPE_CHECKING:
     from fitstream.runs import LabelMode
 
-__all__ = ["Reading", "find_parts", "reading_options", "running_options"]
+__all__ = ["Reading", "data_argument", "find_parts", "folders_of_parts", "reading_options", "running_options"]
 
 _TRAINING = ("train", "training")
 _VALIDATION = ("validation", "valid", "val", "dev")
@@ -54,8 +56,13 @@ class Reading:
     image_size: tuple[int, int]
     label_mode: LabelMode
 
-    def open(self, data: Path, classes: Sequence[str] | None = None) -> fs.Dataset:
-        """Open a folder of pictures, or a table that lists them.
+    @property
+    def options(self) -> ImageOptions:
+        """What pictures become."""
+        return ImageOptions(self.image_size)
+
+    def list(self, data: Path, classes: Sequence[str] | None = None) -> FileSource:
+        """List a folder of pictures, or a table of them.
 
         Args:
             data: The folder or table.
@@ -63,17 +70,29 @@ class Reading:
         """
         if not data.exists():
             raise PlanError(f"{data}: there is no such file or folder.")
-        if data.is_dir() and classes is not None:
-            source = list_folder(data, label_mode=self.label_mode, classes=classes, may_lack_classes=True)
-            return fs.Dataset(source, (Decode(ImageOptions(self.image_size)),))
         if data.is_dir():
-            return fs.from_folder(data, self.image_size, self.label_mode)
-        label = self.label[0] if len(self.label) == 1 else list(self.label)
-        return fs.from_table(data, self.image, label, self.root, self.image_size, self.label_mode, classes)
+            lack = classes is not None
+            return list_folder(data, label_mode=self.label_mode, classes=classes, may_lack_classes=lack)
+        label = self.label[0] if len(self.label) == 1 else [*self.label]
+        # fmt: off
+        return read_table(
+            data, image=self.image, label=label, root=self.root, label_mode=self.label_mode, classes=classes)
+        # fmt: on
+
+    def open(self, data: Path, classes: Sequence[str] | None = None) -> fs.Dataset:
+        """The same as a dataset."""
+        return self.of(self.list(data, classes))
+
+    def of(self, source: FileSource) -> fs.Dataset:
+        """A dataset of listed pictures."""
+        return fs.Dataset(source, (Decode(self.options),))
+
+
+data_argument = click.argument("data", type=click.Path(path_type=Path))
 
 
 def reading_options(command: _Command) -> _Command:
-    """Add the options that say what DATA is; they arrive as one `reading`."""
+    """Add the options that say how data are read; they arrive as one `reading`."""
 
     @functools.wraps(command)
     def gathered(
@@ -82,7 +101,6 @@ def reading_options(command: _Command) -> _Command:
         return command(*args, reading=Reading(image, label, root, image_size, label_mode), **rest)
 
     options = [
-        click.argument("data", type=click.Path(path_type=Path)),
         click.option("--image", default="path", metavar="COLUMN", show_default=True, help="Column of the paths."),
         click.option(
             "--label",
@@ -131,12 +149,19 @@ def running_options(command: _Command) -> _Command:
 
 def find_parts(data: Path) -> tuple[Path, Path | None]:
     """Find the training and validation parts of a folder that is laid out in parts; else DATA itself and None."""
-    if not data.is_dir():
+    parts = {part.name: part for part in folders_of_parts(data)}
+    training = next((parts[name] for name in _TRAINING if name in parts), None)
+    if training is None:
         return data, None
-    names = {entry.name for entry in data.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
-    training = next((data / name for name in _TRAINING if name in names), None)
-    if training is None or not names <= _PARTS:
-        return data, None
-    validation = next((data / name for name in _VALIDATION if name in names), None)
+    validation = next((parts[name] for name in _VALIDATION if name in parts), None)
     click.echo(f"Training on {training}" + (f", validating on {validation}" if validation else ""))
     return training, validation
+
+
+def folders_of_parts(data: Path) -> list[Path]:
+    """The sub-folders of a folder that is laid out in parts, training among them; none if it isn't."""
+    if not data.is_dir():
+        return []
+    folders = sorted(entry for entry in data.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = {folder.name for folder in folders}
+    return folders if names <= _PARTS and names & {*_TRAINING} else []

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import opcode
 import os
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["is_library", "read_code", "stored_globals"]
+__all__ = ["is_library", "is_of_library", "read_code", "stores_global"]
 
 _EXTENDED = opcode.opmap["EXTENDED_ARG"]
 _CACHE = opcode.opmap["CACHE"]
@@ -72,29 +73,39 @@ def _instructions(code: types.CodeType) -> Iterator[tuple[int, int]]:
             yield operation, argument
 
 
-def stored_globals(there: dict[str, Any]) -> frozenset[str]:
-    """Names of the globals of a module that functions in it store to: they are state and no constants."""
-    found: set[str] = set()
+def stores_global(there: dict[str, Any], name: str) -> bool:
+    """Whether functions of a module store to one of its globals: it is state then, and no constant."""
     for value in list(there.values()):
         members = list(vars(value).values()) if isinstance(value, type) else [value]
         for each in members:
             function = getattr(each, "__func__", each)
-            if isinstance(function, types.FunctionType) and function.__globals__ is there:
-                found |= _stored(function.__code__)
-    return frozenset(found)
+            ours = isinstance(function, types.FunctionType) and function.__globals__ is there
+            if ours and _stores(function.__code__, name):
+                return True
+    return False
 
 
-def _stored(code: types.CodeType) -> set[str]:
-    names = {code.co_names[argument] for operation, argument in _instructions(code) if operation in _STORES}
-    return names.union(*(_stored(one) for one in code.co_consts if isinstance(one, types.CodeType)))
-
-
-def is_library(file: str | None) -> bool:
-    """Whether code of this file is of the standard library, an installed package or fitstream, not the user's own."""
-    if file is None or file.startswith("<frozen"):
+def _stores(code: types.CodeType, name: str) -> bool:
+    if name in code.co_names and any(
+        operation in _STORES and code.co_names[argument] == name for operation, argument in _instructions(code)
+    ):
         return True
+    return any(_stores(one, name) for one in code.co_consts if isinstance(one, types.CodeType))
+
+
+def is_library(file: str) -> bool:
+    """Whether code of this file is of the standard library, an installed package or fitstream, not the user's own."""
     if file.startswith("<"):
-        return False
+        return file.startswith("<frozen")
     path = os.path.abspath(file)
     parts = path.split(os.sep)
     return path.startswith((_STANDARD, _OURS)) or "site-packages" in parts or "dist-packages" in parts
+
+
+def is_of_library(cls: type) -> bool:
+    """The same of a class."""
+    if cls.__module__.partition(".")[0] in sys.stdlib_module_names and cls.__module__ != "__main__":
+        return True
+    # The class of a notebook or of `exec` has no file, and is the user's own.
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return cls.__module__ == "builtins" or (file is not None and is_library(file))

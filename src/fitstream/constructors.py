@@ -14,7 +14,7 @@ from fitstream.operations import Decode
 from fitstream.sources.arrays import ArraySource, SequenceSource
 from fitstream.sources.generators import GeneratorSource
 from fitstream.sources.stored import Axes, open_datasets
-from fitstream.transforms.images import ImageOptions, Interpolation, Resize
+from fitstream.transforms.images import FORMATS, ImageOptions, Interpolation, Resize
 
 __all__ = [
     "from_arrays",
@@ -39,11 +39,13 @@ def from_folder(
     *,
     recursive: bool = True,
     extensions: Sequence[str] | None = None,
+    allow_outside: bool = True,
     channels: Literal[1, 3, 4] = 3,
     resize: Resize = "stretch",
     interpolation: Interpolation = "bilinear",
     dtype: Literal["uint8", "float32"] = "uint8",
     max_pixels: int = _MAX_PIXELS,
+    formats: Sequence[str] | None = None,
 ) -> Dataset:
     """Pictures in folders, one sub-folder a class.
 
@@ -57,18 +59,28 @@ def from_folder(
         classes: Names of the sub-folders in label order; None for all, sorted.
         recursive: Take pictures from deeper folders too.
         extensions: File name endings that count as pictures, such as `[".jpg"]`.
+        allow_outside: Read pictures that symbolic links lead to outside the folder. False for folders from strangers.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
         resize: "stretch" to the size, "crop" the centre, or "pad" with black.
         interpolation: "bilinear" | "area" | "nearest" | "cubic" | "lanczos".
         dtype: "uint8" (0 to 255) or "float32" (0 to 1).
         max_pixels: A picture that declares more is refused before it is decoded.
+        formats: Formats that are read, such as `["JPEG", "PNG"]`; None for all: JPEG, PNG, WebP, GIF, BMP, TIFF. Others
+            are refused, whatever the file's name.
     Raises:
         SourceError: If the folder is missing or has no pictures, or a class has no folder.
     """
     from fitstream.sources.folder import list_folder  # late: a quarter of the time that importing fitstream would take
 
-    options = _options(image_size, channels, resize, interpolation, dtype, max_pixels)
-    source = list_folder(root, label_mode=label_mode, classes=classes, recursive=recursive, extensions=extensions)
+    options = _options(image_size, channels, resize, interpolation, dtype, max_pixels, formats)
+    source = list_folder(
+        root,
+        label_mode=label_mode,
+        classes=classes,
+        recursive=recursive,
+        extensions=extensions,
+        allow_outside=allow_outside,
+    )
     return Dataset(source, (Decode(options),))
 
 
@@ -87,6 +99,7 @@ def from_table(
     interpolation: Interpolation = "bilinear",
     dtype: Literal["uint8", "float32"] = "uint8",
     max_pixels: int = _MAX_PIXELS,
+    formats: Sequence[str] | None = None,
 ) -> Dataset:
     """Pictures listed by a table.
 
@@ -106,12 +119,13 @@ def from_table(
         interpolation: See there.
         dtype: See there.
         max_pixels: See there.
+        formats: See there.
     Raises:
         SourceError: With file, line and column, if the table can't be used.
     """
     from fitstream.sources.table import read_table  # late, as above
 
-    options = _options(image_size, channels, resize, interpolation, dtype, max_pixels)
+    options = _options(image_size, channels, resize, interpolation, dtype, max_pixels, formats)
     source = read_table(
         table,
         image=image,
@@ -138,7 +152,9 @@ def from_arrays(tree: Any) -> Dataset:
     Raises:
         SourceError: If lengths differ, or an array has no rows or no numbers. Objects are never unpickled.
     """
-    return Dataset(ArraySource(tree))
+    from fitstream.sources.array_files import with_files_mapped  # late, as above
+
+    return Dataset(ArraySource(with_files_mapped(tree)))
 
 
 def from_hdf5(
@@ -225,10 +241,21 @@ def _check_length(length: Any) -> None:
 
 
 def _options(
-    image_size: ImageSize, channels: int, resize: Resize, interpolation: Interpolation, dtype: str, max_pixels: int
+    image_size: ImageSize,
+    channels: int,
+    resize: Resize,
+    interpolation: Interpolation,
+    dtype: str,
+    max_pixels: int,
+    formats: Sequence[str] | None,
 ) -> ImageOptions:
     size: Any = image_size
     if size is not None:
         sides = size if isinstance(size, (tuple, list)) else (size, size)
         size = tuple(int(side) if isinstance(side, np.integer) else side for side in sides)
-    return ImageOptions(size, channels, resize, interpolation, dtype, max_pixels)
+    allowed = None
+    if formats is not None:
+        names = {name.upper(): name for name in FORMATS}
+        given = formats if isinstance(formats, Iterable) and not isinstance(formats, str) else [formats]
+        allowed = tuple(names.get(str(name).upper(), str(name)) for name in given)
+    return ImageOptions(size, channels, resize, interpolation, dtype, max_pixels, allowed)

@@ -12,10 +12,11 @@ from typing import Any, final
 import numpy as np
 
 from fitstream.batching import BatchOrder
-from fitstream.chain import Chain, Filler, RowError
+from fitstream.chain import Chain, Filler
 from fitstream.checking import check_samples
 from fitstream.errors import PlanError
 from fitstream.events import Observer
+from fitstream.failures import RowError
 from fitstream.loader import Loader
 from fitstream.operations import Batch, Last, Map, Operation, told
 from fitstream.plan import Plan
@@ -352,11 +353,10 @@ class Dataset:
         """
         if check and isinstance(self._source, Source):
             check_samples(self._source, self._operations)
-        size = self._whole_batch_size
         # fmt: off
         return make_plan(
-            self._source, self._operations, whole_batch_size=size, memory=memory, workers=workers, processes=processes,
-            policy=policy)
+            self._source, self._operations, whole_batch_size=self._whole_batch_size, memory=memory, workers=workers,
+            processes=processes, policy=policy)
         # fmt: on
 
     def loader(

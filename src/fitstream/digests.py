@@ -4,7 +4,7 @@ Functions count by what they compute (`codes`): bytecode, the constants and name
 the functions, classes and values that it finds as globals. Own code, that is code outside the standard library and
 installed packages, is walked through; libraries count by name. Values count by type and content (`plain`), objects by
 class and attributes as pickle would store them. Sets and dicts count without their order. Arrays count by dtype, shape
-and content; above 64 MiB, or where they are mapped from a file, 64 rows stand for all; so do 1,024 members for a
+and content; above 64 MiB, or where they are mapped from a file, 64 rows stand for all; so do 256 members for a
 sequence of more than 4,096.
 
 What has no content that can be read (a lock, a connection, an open file) counts by its type alone and is remembered by
@@ -16,7 +16,6 @@ from __future__ import annotations
 import enum
 import functools
 import heapq
-import sys
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, final
@@ -24,16 +23,28 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.codes import is_library, read_code, stored_globals
+from fitstream.codes import is_library, is_of_library, read_code, stores_global
 from fitstream.memory import is_mapped
-from fitstream.plain import IMMUTABLE, as_array, blake, immutable, named, random_state, sample_rows, simple
+from fitstream.plain import (
+    IMMUTABLE,
+    are_plain,
+    are_texts,
+    as_array,
+    blake,
+    immutable,
+    named,
+    random_state,
+    reads_plainly,
+    sample_rows,
+    simple,
+)
 
 __all__ = ["Digester", "Place", "Told"]
 
 _WHOLE_BYTES, _LARGE_BYTES = 1 << 26, 1 << 20
-_MANY_MEMBERS, _MEMBERS = 4096, 1024
-_MANY_KEYS = 20_000
-_MOST_THINGS, _DEEPEST = 100_000, 120
+_MANY_MEMBERS, _MEMBERS = 4096, 256
+_MANY_KEYS, _MOST_KEYS = 256, 100_000
+_MOST_THINGS, _DEEPEST = 50_000, 120
 #: Attributes of a class that say nothing of what it does, or where it stands.
 _NO_MEANING = {
     "__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "__annotations__",
@@ -96,18 +107,27 @@ class Digester:
         self._large = {} if large is None else large
         self._done: dict[int, tuple[Any, bytes]] = {}
         self._active: dict[int, int] = {}
-        self._stored: dict[int, frozenset[str]] = {}
+        self._stored: dict[tuple[int, str], bool] = {}
+        #: Values that code finds and doesn't hold: of globals, and of classes.
+        self._shared: dict[str, bytes] = {}
         self._count = 0
 
     def told(self, thing: Any) -> Told:
         """Take a function, or any object, apart into what it does and what it holds."""
+        try:
+            found = self._told(thing)
+        except Exception:  # noqa: BLE001  an object's own code may raise anything
+            found = Told(self._unknown(thing, _SOMEWHERE), {})
+        return Told(found.code, found.captured | self._shared)
+
+    def _told(self, thing: Any) -> Told:
         if isinstance(thing, functools.partial):
-            inner = self.told(thing.func)
+            inner = self._told(thing.func)
             held = {f"{i}": value for i, value in enumerate(thing.args)} | thing.keywords
             captured = {f"argument {name!r}": self.value(one, Place("argument", name)) for name, one in held.items()}
             return Told(blake(b"partial", inner.code), inner.captured | captured)
         if isinstance(thing, types.MethodType):
-            inner, owner = self.told(thing.__func__), self.told(thing.__self__)
+            inner, owner = self._told(thing.__func__), self._told(thing.__self__)
             return Told(blake(b"method", inner.code, owner.code), owner.captured | inner.captured)
         if isinstance(thing, types.FunctionType):
             return self._function(thing)
@@ -115,7 +135,7 @@ class Digester:
             return Told(self.value(thing.gi_code), {})  # what it is at is for its samples to tell
         if isinstance(thing, (type, types.BuiltinFunctionType, np.ufunc)):
             return Told(self.value(thing), {})
-        parts = None if _reads_plainly(thing) else self._reduced(thing)
+        parts = None if reads_plainly(thing) else self._reduced(thing)
         if parts is None:
             return Told(self.value(type(thing)), {"its content": self.value(thing, Place("its content", ""))})
         made, state, rest = parts
@@ -141,6 +161,8 @@ class Digester:
         self._active[key] = len(self._active)
         try:
             found = self._read(thing, place)
+        except Exception:  # noqa: BLE001  an object's own code may raise anything
+            found = self._unknown(thing, place)
         finally:
             del self._active[key]
         self._done[key] = thing, found  # the thing too, so that its id stays its own
@@ -176,10 +198,10 @@ class Digester:
             return blake(kind.__name__.encode(), str(len(thing)).encode(), *self._members(thing, place))
         if kind in (set, frozenset):
             if len(thing) > _MANY_KEYS:
-                return self._many_keys(thing, {}, place)
+                return self._many_keys(thing, None, place)
             return blake(b"set", *sorted(self.value(member, place) for member in thing))
         if kind in (dict, types.MappingProxyType):
-            if len(thing) > _MANY_KEYS:
+            if len(thing) > _MANY_KEYS and (len(thing) > _MOST_KEYS or are_plain(thing.values())):
                 return self._many_keys(thing, thing, place)
             items = ((self.value(key, place), self.value(value, place.member(key))) for key, value in thing.items())
             return blake(b"dict", *(part for item in sorted(items) for part in item))
@@ -192,12 +214,13 @@ class Digester:
         return (self.value(thing[i], place.member(i)) for i in places)
 
     def _many_keys(self, keys: Any, values: Any, place: Place) -> bytes:
-        """A large dict or set of text or numbers: its length, and some members that don't depend on their order."""
+        """A large dict or set of text or numbers, such as a vocabulary. Beyond a limit, first keys stand for all."""
         if {type(key) for key in keys} not in ({str}, {int}):
             return self._unknown(keys, place, "too large")
-        some = heapq.nsmallest(_MEMBERS, keys)
-        parts = [self.value((key, values[key]) if values else key, place.member(key)) for key in some]
-        return blake(b"many", str(len(keys)).encode(), *parts)
+        some = sorted(keys) if len(keys) <= _MOST_KEYS else heapq.nsmallest(_MEMBERS, keys)
+        held = [] if values is None else [values[key] for key in some]
+        plain = repr(held).encode("utf-8", "surrogatepass") if are_plain(held) else self.value(held, place)
+        return blake(b"many", str(len(keys)).encode(), repr(some).encode("utf-8", "surrogatepass"), plain)
 
     def _array(self, array: npt.NDArray[Any], place: Place) -> bytes:
         if array.dtype.hasobject:
@@ -218,7 +241,7 @@ class Digester:
     def _program(self, thing: Any, place: Place) -> bytes | None:
         """Functions, classes, modules: what is code."""
         if isinstance(thing, (types.FunctionType, types.MethodType, functools.partial)):
-            told = self.told(thing) if not isinstance(thing, types.FunctionType) else self._function(thing, place)
+            told = self._function(thing, place) if isinstance(thing, types.FunctionType) else self._told(thing)
             held = (part for name, found in sorted(told.captured.items()) for part in (name.encode(), found))
             return blake(b"callable", told.code, *held)
         if isinstance(thing, type):
@@ -261,19 +284,24 @@ class Digester:
             if isinstance(value, (types.FunctionType, types.ModuleType, types.BuiltinFunctionType, type, *IMMUTABLE)):
                 parts += [name.encode(), self.value(value, Place("global", name))]
             else:
-                held[f"global {name!r}"] = value, Place("global", name)
+                self._share(value, Place("global", name))
         # Further in, the way to the function tells more than its own names.
         captured = {n: self.value(v, at if place is None else place.attribute(at.path)) for n, (v, at) in held.items()}
         return Told(blake(*parts), captured)
 
     def _globals(self, function: types.FunctionType, used: set[str]) -> Iterator[tuple[str, Any]]:
         there = function.__globals__
-        stored = self._stored.get(id(there))
-        if stored is None:
-            stored = self._stored[id(there)] = stored_globals(there)
         for name in sorted(used):
-            if name in there and name not in stored and not name.startswith("__"):
-                yield name, there[name]
+            if name not in there or name.startswith("__"):
+                continue
+            value = there[name]
+            if not isinstance(value, (types.FunctionType, types.ModuleType, type)):
+                key = id(there), name
+                if key not in self._stored:
+                    self._stored[key] = stores_global(there, name)
+                if self._stored[key]:
+                    continue
+            yield name, value
 
     def _code(self, code: types.CodeType) -> tuple[bytes, set[str]]:
         """The digest of a code object, and the globals that it and the functions in it use."""
@@ -289,8 +317,7 @@ class Digester:
         return blake(b"code", *parts), used
 
     def _class(self, cls: type) -> bytes:
-        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-        if cls.__module__ != "__main__" and is_library(file) and "<locals>" not in cls.__qualname__:
+        if is_of_library(cls) and "<locals>" not in cls.__qualname__:
             return blake(b"class", named(cls).encode())
         if issubclass(cls, enum.Enum):
             members = {name: member.value for name, member in cls.__members__.items()}
@@ -298,8 +325,10 @@ class Digester:
         parts = [self.value(base) for base in cls.__bases__]
         for name, value in sorted(vars(cls).items()):
             if name not in _NO_MEANING:
-                place = Place("class attribute", f"{cls.__name__}.{name}")
-                parts += [name.encode(), self._class_attribute(value, place)]
+                parts += [
+                    name.encode(),
+                    self._class_attribute(value, Place("class attribute", f"{cls.__name__}.{name}")),
+                ]
         return blake(b"class", cls.__qualname__.encode(), *parts)
 
     def _class_attribute(self, value: Any, place: Place) -> bytes:
@@ -311,7 +340,16 @@ class Digester:
             return self.value(value.func, place)
         if isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType)):
             return b"slot"
-        return self.value(value, place)
+        if callable(value):
+            return self.value(value, place)
+        self._share(value, place)
+        return b"data"
+
+    def _share(self, value: Any, place: Place) -> None:
+        found = self.value(value, place)
+        before = self._shared.get(str(place), found)
+        # Two modules may use one name.
+        self._shared[str(place)] = found if before == found else blake(*sorted((before, found)))
 
     # Objects.
 
@@ -325,7 +363,7 @@ class Digester:
         made, state, rest = parts
         found = [b"object", self.value(type(thing)), self.value(made, place), self.value(rest, place)]
         if isinstance(state, dict):
-            items = sorted((str(name), value) for name, value in state.items()) if _texts(state) else []
+            items = sorted((str(name), value) for name, value in state.items()) if are_texts(state) else []
             for name, value in items:
                 found += [name.encode(), self.value(value, place.attribute(name))]
             if items or not state:
@@ -349,13 +387,3 @@ class Digester:
         if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
             state = (state[0] or {}) | state[1]  # attributes, and slots
         return (made, args), state or {}, (list(members or ()), dict(items or ()))
-
-
-def _texts(keys: Iterable[Any]) -> bool:
-    return all(isinstance(key, str) for key in keys)
-
-
-def _reads_plainly(thing: Any) -> bool:
-    """Whether a thing is a value rather than an object with attributes."""
-    kinds: tuple[type[Any], ...] = (np.ndarray, tuple, list, dict, set, frozenset, *IMMUTABLE)
-    return isinstance(thing, types.GeneratorType) or type(thing) in kinds or as_array(thing) is not None

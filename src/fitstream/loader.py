@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from fitstream.chain import Tally
-from fitstream.engine.board import Run
-from fitstream.engine.pipeline import Pipeline
 from fitstream.errors import LoaderClosed, PlanError, Stalled, StateError
 from fitstream.events import LanesChanged, Observer
 from fitstream.measures import Delivered, Meter, Stats
@@ -26,6 +24,8 @@ from fitstream.spec import format_bytes
 
 if TYPE_CHECKING:
     from fitstream.adapters.keras import KerasDataset
+    from fitstream.engine.board import Run
+    from fitstream.engine.pipeline import Pipeline
 
 __all__ = ["Loader", "Stream"]
 
@@ -255,6 +255,8 @@ class Loader:
             pipeline = self._pipeline
             assert pipeline is not None
             replay = self._bookmark.replay_at(first_pass, first_step)
+            from fitstream.engine.board import Run  # late, as in `_start`
+
             run = Run(first_pass, first_step, steps, single_pass, replay=replay)
             self._next = (first_pass, first_step)
             self._meter.pause()
@@ -264,6 +266,9 @@ class Loader:
             return stream
 
     def _start(self) -> None:
+        # The engine is half of what importing fitstream would take, and whoever only plans doesn't need it.
+        from fitstream.engine.pipeline import Pipeline
+
         pipeline = Pipeline(self.plan, self._meter.emit, owner=self._meter)
         self._pipeline = pipeline
         self.plan = pipeline.plan

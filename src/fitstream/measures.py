@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import time
 import warnings
@@ -86,6 +85,8 @@ class Stats:
         Raises:
             OSError: If the file can't be written.
         """
+        import csv  # late, because only this needs it
+
         names = [one.name for one in fields(BadSample)]
         with open(path, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
@@ -132,8 +133,8 @@ class Meter:
             if not self._bad:
                 done = "left out" if bad.donor_index is None else f"replaced by sample {bad.donor_index}"
                 warnings.warn(
-                    f"{str(bad).rstrip('.')}. It was {done}, as on_bad_sample={plan.policy.on_bad_sample!r} says. This is told once: "
-                    "loader.stats().bad_samples lists all.",
+                    f"{str(bad).rstrip('.')}. It was {done}, as on_bad_sample={plan.policy.on_bad_sample!r} says. "
+                    "This is told once: loader.stats().bad_samples lists all.",
                     RuntimeWarning,
                     stacklevel=5,
                 )

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from fitstream.spec import aligned, format_bytes
 
-__all__ = ["TooBig", "Unpackable", "pack_samples", "unpack_samples"]
+__all__ = ["Damaged", "TooBig", "Unpackable", "pack_samples", "unpack_samples"]
 
 #: Booleans, numbers, times, and text of a fixed width.
 _KINDS = frozenset("biufcmMSU")
@@ -56,6 +56,11 @@ class TooBig(Exception):
 @final
 class Unpackable(Exception):
     """A sample holds something that has no fixed form in memory; the message names the part and its type."""
+
+
+@final
+class Damaged(Exception):
+    """An area holds something else than `pack_samples` wrote."""
 
 
 @final
@@ -96,12 +101,23 @@ def unpack_samples(area: npt.NDArray[np.uint8]) -> list[Any]:
 
     Returns:
         The same trees. Arrays are views of the area, writable if it is; a memmap comes back as a plain array.
+    Raises:
+        Damaged: If it is something else.
     """
-    memory = area.data
+    try:
+        return _unpack(area.data)
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError, struct.error) as error:
+        raise Damaged(f"the samples in shared memory can't be read ({type(error).__name__}: {error})") from error
+
+
+def _unpack(memory: memoryview) -> list[Any]:
     (header_bytes,) = _SIZE.unpack_from(memory)
     header = str(memory[_SIZE.size : _SIZE.size + header_bytes], "utf-8", "surrogatepass")
     taker = _Taker(memory, aligned(_SIZE.size + header_bytes))
-    return [taker.part(node) if type(node) is list else node for node in json.loads(header)]
+    nodes = json.loads(header)
+    if type(nodes) is not list:
+        raise TypeError(f"a {type(nodes).__name__} instead of samples")
+    return [taker.part(node) if type(node) is list else node for node in nodes]
 
 
 def _node(part: Any, beside: Beside, depth: int) -> Any:
@@ -168,7 +184,11 @@ class _Taker:
         return _RARE[kind](self, *node[1:])
 
     def _array(self, shape: Sequence[int], dtype: str) -> npt.NDArray[Any]:
-        array: npt.NDArray[Any] = np.ndarray(shape, dtype, self._memory, self._first)
+        kind = np.dtype(dtype)
+        # NumPy would take an array of objects, that is, of addresses; and an axis of -1, and count backwards.
+        if kind.kind not in _KINDS or (shape and min(shape) < 0):
+            raise ValueError(f"an array of dtype {dtype} and shape {shape}")
+        array: npt.NDArray[Any] = np.ndarray(shape, kind, self._memory, self._first)
         self._first += aligned(array.nbytes)
         return array
 

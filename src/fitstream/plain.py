@@ -9,14 +9,28 @@ import enum
 import pathlib
 import random
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["IMMUTABLE", "as_array", "blake", "digest", "immutable", "named", "random_state", "sample_rows", "simple"]
+__all__ = [
+    "IMMUTABLE",
+    "are_plain",
+    "are_texts",
+    "as_array",
+    "blake",
+    "digest",
+    "immutable",
+    "named",
+    "random_state",
+    "reads_plainly",
+    "sample_rows",
+    "simple",
+]
 
-_ROWS, _ROWS_BYTES = 64, 1 << 24
+_ROWS, _ROWS_BYTES, _READ_BYTES = 64, 1 << 24, 1 << 24
 IMMUTABLE = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented))
 
 
@@ -92,11 +106,29 @@ def random_state(thing: Any) -> Any:
 
 
 def as_array(thing: Any) -> npt.NDArray[Any] | None:
-    """A tensor of another library as an array, if that is what it is."""
+    """A tensor of another library as an array, if that is what it is, and reading it costs little."""
     if not (hasattr(thing, "__array__") and hasattr(thing, "dtype") and hasattr(thing, "shape")):
         return None
+    if getattr(thing, "nbytes", 0) > _READ_BYTES and type(thing).__module__ != "torch":
+        return None  # it may lie in a file, or on a device
     try:
         array = np.asarray(thing)
     except Exception:  # noqa: BLE001  an object's own code may raise anything
         return None
     return None if array.dtype.hasobject else array
+
+
+def are_plain(values: Iterable[Any]) -> bool:
+    """Whether all are text, numbers or None."""
+    return {type(value) for value in values} <= {str, int, float, bool, type(None)}
+
+
+def are_texts(keys: Iterable[Any]) -> bool:
+    """Whether all are text."""
+    return all(isinstance(key, str) for key in keys)
+
+
+def reads_plainly(thing: Any) -> bool:
+    """Whether a thing is a value rather than an object with attributes."""
+    kinds: tuple[type[Any], ...] = (np.ndarray, tuple, list, dict, set, frozenset, *IMMUTABLE)
+    return type(thing) in kinds or as_array(thing) is not None

@@ -13,19 +13,18 @@ __all__ = ["redacted"]
 
 _HIDDEN = "***"
 
-# Lengths are bounded, so that no text takes more than linear time.
+# Compiled at first use, since importing must be quick. Lengths are bounded, so that long text takes no more than linear
+# time.
 # A password may hold "/" and "@", as cloud keys do: up to the last "@" all is secret. A port, and a path behind it,
 # are told from a password by the digits.
-_USER = re.compile(
+_USER = (
     r"(?P<scheme>\b[a-z][a-z0-9+.\-]{1,30}:/{1,3})"
-    r"(?:[^\s/?#@:'\"<>]{0,256}:(?!\d{1,5}[/\s?#'\"])[^\s?#'\"<>]{0,2048}|[^\s/?#'\"<>]{1,2048})@",
-    re.IGNORECASE,
+    r"(?:[^\s/?#@:'\"<>]{0,256}:(?!\d{1,5}[/\s?#'\"])[^\s?#'\"<>]{0,2048}|[^\s/?#'\"<>]{1,2048})@"
 )
-_PARAMETER = re.compile(
+_PARAMETER = (
     r"(?P<name>[?&;#](?:[\w.~%\[\]\-]{0,64}"
     r"(?:token|secret|passw|pwd|signature|credential|auth|session|api[_\-]?key|access[_\-]?key)[\w.~%\[\]\-]{0,64}"
-    r"|key|pass|sig|sas|code|jwt|user|username)=)[^&;#\s'\"<>]{1,4096}",
-    re.IGNORECASE,
+    r"|key|pass|sig|sas|code|jwt|user|username)=)[^&;#\s'\"<>]{0,4096}[^&;#\s'\"<>).,:\]}]"
 )
 
 
@@ -37,7 +36,7 @@ def redacted(text: str) -> str:
         'https://***@host/a.jpg?size=3&token=***'
     """
     if "@" in text and ":/" in text:
-        text = _USER.sub(rf"\g<scheme>{_HIDDEN}@", text)
+        text = re.sub(_USER, rf"\g<scheme>{_HIDDEN}@", text, flags=re.IGNORECASE)
     if "=" in text:
-        text = _PARAMETER.sub(rf"\g<name>{_HIDDEN}", text)
+        text = re.sub(_PARAMETER, rf"\g<name>{_HIDDEN}", text, flags=re.IGNORECASE)
     return text

@@ -47,6 +47,7 @@ class Settings:
         processes: Worker processes, or None for as many as are measured to gain.
         seed: Of the model's weights, the order and all else that is random.
         output: Folder for the files, which is there.
+        checkpoint: Folder for checkpoints, or None.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Settings:
     processes: int | None
     seed: int
     output: Path
+    checkpoint: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Outcome:
         metrics: Losses and metrics of the last epoch.
         peak_bytes: Most memory that fitstream used for training and validation, measured.
         budget_bytes: What it was allowed.
-        samples_per_s: Samples trained on a second, validation apart.
+        samples_per_s: Samples trained on a second, validation apart; 0 where training was complete already.
         waited_share: Share of the training time spent waiting for data.
         files: What was written.
     """
@@ -169,14 +171,15 @@ def train(data: Dataset, validation: Dataset | None, head: Head, settings: Setti
             epochs=settings.epochs,
             callbacks=[clock],
             verbose=1,
+            checkpoint=settings.checkpoint,
         ).history
         stats = [loader.stats() for loader in loaders]
         outcome = Outcome(
             metrics={name: float(values[-1]) for name, values in history.items()},
             peak_bytes=sum(each.peak_bytes for each in stats),
             budget_bytes=budget_bytes,
-            samples_per_s=stats[0].sample_count / clock.training_s,
-            waited_share=min(1.0, stats[0].waited_s / clock.training_s),
+            samples_per_s=stats[0].sample_count / clock.training_s if clock.training_s else 0.0,
+            waited_share=min(1.0, stats[0].waited_s / clock.training_s) if clock.training_s else 0.0,
             files=_write(model, history, data.class_names, settings),
         )
     _tell(outcome, say)
@@ -216,7 +219,8 @@ def _tell(outcome: Outcome, say: Say) -> None:
     waited = f"training waited for data {outcome.waited_share:.0%} of the time"
     say(f"\n{'Validation' if kind else 'Training':<13}{told}")
     say(f"Memory       peak {format_bytes(outcome.peak_bytes)} of {format_bytes(outcome.budget_bytes)}")
-    say(f"Speed        {outcome.samples_per_s:,.0f} samples/s; {waited}")
+    if outcome.samples_per_s:
+        say(f"Speed        {outcome.samples_per_s:,.0f} samples/s; {waited}")
     names = {"model.keras": "Model", "history.csv": "History", "class_names.json": "Classes", "history.png": "Plot"}
     for file in outcome.files:
         say(f"{names[file.name]:<13}{file}")
@@ -224,16 +228,26 @@ def _tell(outcome: Outcome, say: Say) -> None:
         say('Plot         none: it needs matplotlib (pip install "fitstream[plot]")')
 
 
+@dataclass(slots=True)
+class _Times:
+    training_s: float = 0.0
+    since_s: float | None = None
+
+
 class _Clock(keras.callbacks.Callback):
     """Adds up the time of training steps, without validation."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.training_s = 0.0
-        self._since_s: float | None = None
+        # In an object, so that a checkpoint doesn't take over the times of another process.
+        self._times = _Times()
+
+    @property
+    def training_s(self) -> float:
+        return self._times.training_s
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._since_s = time.perf_counter()
+        self._times.since_s = time.perf_counter()
 
     def on_test_begin(self, logs: Any = None) -> None:
         self._stop()
@@ -242,6 +256,6 @@ class _Clock(keras.callbacks.Callback):
         self._stop()
 
     def _stop(self) -> None:
-        since_s, self._since_s = self._since_s, None
+        since_s, self._times.since_s = self._times.since_s, None
         if since_s is not None:
-            self.training_s += time.perf_counter() - since_s
+            self._times.training_s += time.perf_counter() - since_s

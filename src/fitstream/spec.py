@@ -74,6 +74,8 @@ def parse_bytes(value: int | str, name: str = "memory") -> int:
         count = int(value)
     if count <= 0:
         raise PlanError(f"{name}={value!r} must be more than 0 bytes.")
+    if count >= 1 << 63:
+        raise PlanError(f"{name}= must be below 2^63 bytes; no machine has more.")
     return count
 
 

@@ -20,6 +20,7 @@ datasets collapse alike and are compared collapsed.
 from __future__ import annotations
 
 import json
+import reprlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -294,7 +295,7 @@ def _number(seed: int) -> int | str:
 
 
 def _brief(value: Any) -> str:
-    text = repr(value)
+    text = reprlib.repr(value)  # a foreign state may hold anything, nested as deeply as it likes
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 

@@ -11,16 +11,25 @@ a pass too, that of its epoch, so that a run that was resumed validates on what 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
-
-import numpy as np
 
 from fitstream.adapters.class_weights import ClassWeights, Weights
 from fitstream.adapters.keras import check_batch, keras
-from fitstream.adapters.keras_feed import Feed, FeedCallback, as_keras_data, build_for_tensorflow
+from fitstream.adapters.keras_arguments import (
+    check_execution,
+    check_repeats,
+    check_validation,
+    count_steps,
+    count_validations,
+    whole_number,
+)
+from fitstream.adapters.keras_checkpoint import Keeper, KeptCallbacks, open_keeper
+from fitstream.adapters.keras_data import as_keras_data
+from fitstream.adapters.keras_feed import Feed, FeedCallback, build_for_tensorflow
 from fitstream.adapters.keras_inputs import (
     Batches,
     Running,
@@ -30,6 +39,7 @@ from fitstream.adapters.keras_inputs import (
     to_batches,
     to_validation,
 )
+from fitstream.checkpoints import Checkpoint
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError
 from fitstream.loader import Loader
@@ -54,6 +64,7 @@ def fit(
     verbose: Verbose = "auto",
     memory: int | str = "auto",
     workers: int | str = "auto",
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
     processes: int | None = None,
     on_bad_sample: OnBadSample = "raise",
     max_bad_fraction: float = 0.01,
@@ -86,6 +97,10 @@ def fit(
             notebook, and 0 elsewhere.
         memory: Budget for training and validation together, as in `ds.plan`; a Loader keeps its own.
         workers: Lanes of each loader that is made here, as in `ds.plan`.
+        checkpoint: A folder for checkpoints, or a `fitstream.Checkpoint` that also says when they are written. Called
+            again with the same arguments, training goes on from the newest one that is whole, whatever the model's
+            weights and `initial_epoch` are. Where it was complete, its outcome is restored; with more `epochs` it goes
+            on.
         processes: Worker processes of each, as in `ds.plan`.
         on_bad_sample: What becomes of samples that can't be made, as in `ds.loader`; a Loader keeps its own.
         max_bad_fraction: As in `ds.loader`.
@@ -97,43 +112,39 @@ def fit(
         Keras's `History`.
     Raises:
         PlanError: If something can't work, before anything starts.
+        StateError: If checkpoints are of other data or another model, none is whole, or one can't be written.
         FitstreamError: What failed while batches were made, on each backend.
     """
     running = Running(memory, workers, processes, Policy(on_bad_sample, max_bad_fraction, sample_timeout_s))
-    epochs, initial_epoch = _whole("epochs", epochs, 1), _whole("initial_epoch", initial_epoch, 0)
+    epochs, initial_epoch = whole_number("epochs", epochs, 1), whole_number("initial_epoch", initial_epoch, 0)
     if initial_epoch > epochs:
         raise PlanError(f"initial_epoch={initial_epoch}, but epochs={epochs} is the last one. Use more epochs.")
     batches = to_batches("train", train, batch_size, shuffle_seed=seed)
-    validation_freq = _check_validation(validation_data, validation_split, validation_steps, validation_freq)
+    validation_freq = check_validation(validation_data, validation_split, validation_steps, validation_freq)
     if validation_split is not None:
         batches, validation_data = split_off(batches, validation_split, seed)
     other = None if validation_data is None else to_validation(validation_data, batch_size, batches, memory)
     with contextlib.ExitStack() as opened:
         feed, other_feed = _open_both(opened, batches, other, running)
-        feed.steps = _steps("steps_per_epoch", steps_per_epoch, feed.steps)
-        feed.goes_on = steps_per_epoch is not None
-        _check_repeats(feed, "train", "steps_per_epoch", steps_per_epoch, epochs - initial_epoch)
-        if class_weight is not None:
-            feed.prepare = ClassWeights(class_weight, feed.spec, getattr(model, "output_names", ()))
-            feed.spec = feed.prepare.spec
+        _set_training(feed, model, steps_per_epoch, class_weight, epochs - initial_epoch)
         if other_feed is not None:
-            other_feed.steps = _steps("validation_steps", validation_steps, other_feed.steps, at_most_a_pass=True)
-            count = _validations(epochs, initial_epoch, validation_freq)
-            _check_repeats(other_feed, "validation_data", "validation_steps", validation_steps, count)
-        _check_execution(model, [feed, other_feed])
+            other_feed.steps = count_steps("validation_steps", validation_steps, other_feed.steps, at_most_a_pass=True)
+            count = count_validations(epochs, initial_epoch, validation_freq)
+            check_repeats(other_feed, "validation_data", "validation_steps", validation_steps, count)
+        check_execution(model, [feed, other_feed])
         build_for_tensorflow(model, feed.spec)
-        progress = _progress(opened, verbose, feed, other_feed, epochs, initial_epoch)
+        keeper = open_keeper(opened, checkpoint, model, (feed, other_feed), epochs, _flat(callbacks))
+        start = (initial_epoch, 0) if keeper is None or keeper.start is None else keeper.start
+        progress = _progress(opened, verbose, feed, other_feed, epochs, *start)
         told = [FeedCallback(feed, other_feed, epochs), *_flat(callbacks), *progress]
         return model.fit(
             x=as_keras_data(feed),
             epochs=epochs,
-            initial_epoch=initial_epoch,
+            initial_epoch=start[0],
             validation_data=validation_data if other_feed is None else as_keras_data(other_feed),
             validation_steps=validation_steps if other_feed is None else None,
             validation_freq=validation_freq,
-            callbacks=_callbacks(
-                opened, told, add_history=True, model=model, epochs=epochs, steps=feed.steps, verbose=0
-            ),
+            callbacks=_fit_callbacks(opened, told, keeper, model=model, epochs=epochs, steps=feed.steps),
             verbose=0,
             shuffle=False,
         )
@@ -179,7 +190,7 @@ def evaluate(
     running = Running(memory, workers, processes, Policy(on_bad_sample, max_bad_fraction, sample_timeout_s))
     with contextlib.ExitStack() as opened:
         feed = _open_one(opened, to_batches("data", data, batch_size), steps, running)
-        _check_execution(model, [feed])
+        check_execution(model, [feed])
         told = _one_pass_callbacks(opened, model, feed, callbacks, verbose)
         return model.evaluate(as_keras_data(feed), callbacks=told, return_dict=return_dict)
 
@@ -230,7 +241,7 @@ def predict(
     running = Running(memory, workers, processes, Policy(on_bad_sample, max_bad_fraction, sample_timeout_s))
     with contextlib.ExitStack() as opened:
         feed = _open_one(opened, to_batches("data", data, batch_size), steps, running)
-        _check_execution(model, [feed])
+        check_execution(model, [feed])
         told = _one_pass_callbacks(opened, model, feed, callbacks, verbose)
         outputs = model.predict(as_keras_data(feed), callbacks=told)
         count = feed.sample_count
@@ -255,7 +266,7 @@ def _open_both(
 
 def _open_one(opened: contextlib.ExitStack, batches: Batches, steps: int | None, running: Running) -> Feed:
     feed = _feed(opened, open_one(batches, running), own=isinstance(batches, Dataset), trims=True)
-    feed.steps = _steps("steps", steps, feed.steps, at_most_a_pass=True)
+    feed.steps = count_steps("steps", steps, feed.steps, at_most_a_pass=True)
     return feed
 
 
@@ -268,70 +279,34 @@ def _feed(opened: contextlib.ExitStack, loader: Loader, *, own: bool, trims: boo
     return feed
 
 
-def _steps(name: str, given: int | None, length: int | None, *, at_most_a_pass: bool = False) -> int | None:
-    """Batches of an epoch or evaluation; None for those of a pass of unknown length."""
-    if given is None:
-        return length
-    given = _whole(name, given, 1, ", or None for a pass")
-    if at_most_a_pass and length is not None and given > length:
-        raise PlanError(f"{name}={given}, but a pass has {length} batches. Use {name} <= {length}, or leave it out.")
-    return given
-
-
-def _whole(name: str, given: Any, least: int, otherwise: str = "") -> int:
-    if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < least:
-        raise PlanError(f"{name}={given!r} must be a whole number from {least} on{otherwise}.")
-    return int(given)
-
-
-def _check_validation(data: Any, split: float | None, steps: int | None, given: Any) -> int | list[int]:
-    """Refuse what can't be meant together. Returns how often to validate."""
-    frequency = _frequency(given)
-    if split is not None and data is not None:
-        raise PlanError("validation_split and validation_data are both given. Use one.")
-    if split is None and data is None and (steps is not None or frequency != 1):
-        name = "validation_freq" if steps is None else "validation_steps"
-        raise PlanError(f"{name} is given, but nothing to validate with. Give validation_data or validation_split.")
-    return frequency
-
-
-def _frequency(given: Any) -> int | list[int]:
-    if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
-        return [_whole("validation_freq", epoch, 1) for epoch in given]
-    return _whole("validation_freq", given, 1, ", or a list of epochs")
-
-
-def _check_repeats(feed: Feed, name: str, steps_name: str, given: int | None, passes: int) -> None:
-    if feed.one_shot and given is None and passes > 1:
-        raise PlanError(
-            f"{name} is a generator that can run only once, but {passes} passes over it are planned. "
-            f"Give the function that makes it, without calling it, or {steps_name}=."
-        )
-
-
-def _check_execution(model: Any, feeds: Sequence[Feed | None]) -> None:
-    count = int(model.steps_per_execution)
-    if (
-        count > 1
-        and keras.backend.backend() == "jax"
-        and any(feed is not None and feed.steps is None for feed in feeds)
-    ):
-        raise PlanError(
-            f"steps_per_execution={count} on JAX needs to know how long an epoch is, and the source doesn't tell its "
-            "length. Give it as length=, give steps, or compile with steps_per_execution=1."
-        )
-
-
-def _validations(epochs: int, initial_epoch: int, frequency: int | list[int]) -> int:
-    done = range(initial_epoch + 1, epochs + 1)
-    return sum(epoch % frequency == 0 if isinstance(frequency, int) else epoch in frequency for epoch in done)
-
-
 # Running.
+
+
+def _set_training(feed: Feed, model: Any, steps: int | None, class_weight: Weights | None, epochs: int) -> None:
+    """Set what fit says about training's batches; `epochs` is how many there are to train."""
+    feed.steps = count_steps("steps_per_epoch", steps, feed.steps)
+    feed.goes_on = steps is not None
+    check_repeats(feed, "train", "steps_per_epoch", steps, epochs)
+    if class_weight is not None:
+        feed.prepare = ClassWeights(class_weight, feed.spec, getattr(model, "output_names", ()))
+        feed.spec = feed.prepare.spec
 
 
 def _callbacks(opened: contextlib.ExitStack, told: Sequence[Any], **settings: Any) -> keras.callbacks.CallbackList:
     callbacks = keras.callbacks.CallbackList(list(told), **settings)
+    opened.callback(_end_threads, callbacks)
+    return callbacks
+
+
+def _fit_callbacks(
+    opened: contextlib.ExitStack, told: list[Any], keeper: Keeper | None, **settings: Any
+) -> keras.callbacks.CallbackList:
+    settings |= {"add_history": True, "verbose": 0}
+    if keeper is None:
+        return _callbacks(opened, told, **settings)
+    # Where only the outcome is restored, nobody hears of a training.
+    called = [each for each in told if not keeper.complete or isinstance(each, FeedCallback)]
+    callbacks = KeptCallbacks(keeper, called, **settings)
     opened.callback(_end_threads, callbacks)
     return callbacks
 
@@ -358,7 +333,13 @@ def _check_verbose(verbose: Verbose) -> None:
 
 
 def _progress(
-    opened: contextlib.ExitStack, verbose: Verbose, feed: Feed, other: Feed | None, epochs: int, initial_epoch: int
+    opened: contextlib.ExitStack,
+    verbose: Verbose,
+    feed: Feed,
+    other: Feed | None,
+    epochs: int,
+    initial_epoch: int,
+    initial_step: int,
 ) -> list[keras.callbacks.Callback]:
     _check_verbose(verbose)
     if verbose == 0:
@@ -367,7 +348,7 @@ def _progress(
     from fitstream.reporting.progress import make_callback
 
     others = [] if other is None else [other.loader]
-    callback = make_callback(feed.loader, epochs, feed.steps, initial_epoch, verbose, others)
+    callback = make_callback(feed.loader, epochs, feed.steps, initial_epoch, verbose, others, initial_step=initial_step)
     opened.callback(callback.close)
     return [callback]
 

@@ -92,6 +92,20 @@ def test_train_on_a_folder_writes_model_history_classes_and_plot(
     ]
 
 
+def test_the_same_command_goes_on_from_its_checkpoints(
+    tmp_path: Path, make_pictures: MakePictures, fitstream: Fitstream
+) -> None:
+    make_pictures(tmp_path / "photos", count=10)
+    command = ("train", "photos", "--memory", "64MB", "--image-size", "8", "--batch-size", "8", "--checkpoint", "run")
+    first = fitstream(*command, "--epochs", "1", "--output", "one")
+    assert first.code == 0, first.err
+    more = fitstream(*command, "--epochs", "2", "--output", "two")
+    assert re.findall(r"^Epoch \d/2 ", more.out, re.MULTILINE) == ["Epoch 2/2 "]
+    again = fitstream(*command, "--epochs", "2", "--output", "three")
+    assert "Speed" not in again.out
+    assert (tmp_path / "two" / "history.csv").read_text() == (tmp_path / "three" / "history.csv").read_text()
+
+
 def test_train_on_a_table_of_numbers_with_a_user_s_model(
     tmp_path: Path, make_pictures: MakePictures, fitstream: Fitstream
 ) -> None:

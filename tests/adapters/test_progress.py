@@ -69,6 +69,19 @@ def train(loader: fs.Loader, progress: Progress, *callbacks: keras.callbacks.Cal
         progress.close()
 
 
+def test_the_line_of_a_resumed_epoch_begins_at_its_step(terminal: Console, loader: fs.Loader) -> None:
+    now_s = [0.0]
+    progress = Progress([loader], 2, 10, 0, terminal, moves=True, clock=lambda: now_s[0])
+    progress.first_step = 6
+    for epoch, first in ((0, 6), (1, 0)):
+        progress.on_epoch_begin(epoch)
+        assert progress._snapshot().step == first
+        now_s[0] += 2
+        progress.on_train_batch_end(first)
+        assert progress._snapshot().left_s == 2 * (9 - first)
+        progress.on_epoch_end(epoch)
+
+
 def written(console: Console) -> str:
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()

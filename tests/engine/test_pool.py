@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import sys
 import time
 from typing import Any
 
@@ -12,11 +14,15 @@ import pytest
 from loops import ROOM, Recorder, worker_pids
 
 import fitstream as fs
+from fitstream.engine.bell import Bell
+from fitstream.engine.board import TokenQueue
 from fitstream.engine.dispatch import Dispatcher
 from fitstream.engine.pool import Pool, split_lanes
 from fitstream.engine.process import Process, told_exit
+from fitstream.engine.ring import make_slot
 from fitstream.events import WorkerLost
 from fitstream.memory import HAS_SHARED_MEMORY, Block
+from fitstream.spec import ArraySpec, Layout
 
 pytestmark = pytest.mark.skipif(not HAS_SHARED_MEMORY, reason="needs memfd")
 
@@ -169,3 +175,23 @@ def test_a_pool_serves_one_plan_and_ends_by_itself_when_it_is_retired() -> None:
         assert worker_pids() == []
         for _ in range(600):
             stream.take()
+
+
+@pytest.mark.parametrize("rung", [False, True])
+def test_the_end_of_a_lease_runs_no_bytecode_in_which_ctrl_c_could_be_lost(rung: bool) -> None:
+    queue, bell = TokenQueue(), Bell()
+    if rung:
+        queue.bell = bell
+    slot = make_slot(Layout((ArraySpec((), np.dtype(np.int64)),), 1), 0, shared=False)
+    putters = queue.putters(slot)
+    traced: list[str] = []
+    leaves = slot.hand_out(putters)
+    before = sys.gettrace()
+    sys.settrace(lambda frame, *_: traced.append(frame.f_code.co_name))
+    try:
+        leaves.clear()
+    finally:
+        sys.settrace(before)
+    assert traced == []
+    assert queue.get_nowait() is slot
+    assert os.eventfd_read(bell.fd) == 1 if rung else not select.select([bell.fd], [], [], 0)[0]

@@ -16,9 +16,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from canary import Hostile, read
 
 import fitstream as fs
-from conftest import Hostile
 
 
 def header(text: str, version: tuple[int, int] = (1, 0), size: int | None = None) -> bytes:
@@ -119,18 +119,18 @@ def test_a_zip_that_tells_a_wrong_place_is_refused(hostile: Hostile) -> None:
     hostile.refused(lambda: fs.from_arrays(path), r"x\.npz")
 
 
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.h5"])
 @pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder", "no file"])
-def test_what_is_no_array_file_is_not_waited_for(hostile: Hostile, kind: str) -> None:
-    for name in ("x.npy", "x.npz", "x.h5"):
-        path = hostile.root / name
-        if kind == "a pipe":
-            os.mkfifo(path)
-        elif kind == "a device":
-            path.symlink_to("/dev/zero")
-        elif kind == "a folder":
-            path.mkdir()
-        make = (lambda: fs.from_hdf5(path, "x")) if name == "x.h5" else (lambda: fs.from_arrays(path))
-        hostile.refused(make, "does not exist" if kind == "no file" else "a folder|a device or pipe")
+def test_what_is_no_array_file_is_not_waited_for(hostile: Hostile, kind: str, name: str) -> None:
+    path = hostile.root / name
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    elif kind == "a folder":
+        path.mkdir()
+    told = "does not exist" if kind == "no file" else "a folder|a device or pipe"
+    hostile.refused(lambda: fs.from_hdf5(path, "x") if name == "x.h5" else fs.from_arrays(path), told)
 
 
 # HDF5
@@ -311,6 +311,38 @@ def test_a_file_that_is_swapped_before_a_lane_opens_it_leads_nowhere(hostile: Ho
     with h5py.File(path, "w") as file:
         external_link(file, hostile)
     hostile.refused(lambda: dataset, "external link")
+
+
+def write(path: Path) -> None:
+    """A small file of the kind that the path is named as."""
+    x = np.arange(60.0).reshape(20, 3)
+    if path.suffix == ".npy":
+        np.save(path, x)
+    elif path.suffix == ".npz":
+        np.savez(path, x=x, y=np.arange(20))
+    else:
+        with h5py.File(path, "w") as file:
+            file.create_dataset("g/x", data=x, chunks=(5, 3), compression="gzip", shuffle=True, fletcher32=True)
+            file["z"] = h5py.SoftLink("/g/x")
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.h5"])
+def test_damaged_files_give_rows_or_a_typed_error(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write(path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data), rng.integers(1, 9)):
+            data[place] ^= 1 << rng.integers(8)
+        path.write_bytes(data[: len(data) - int(rng.integers(8)) * int(rng.integers(2))])
+        try:
+            read(fs.from_hdf5(path, "z") if name == "x.h5" else fs.from_arrays(path))
+        except fs.FitstreamError:
+            refused += 1
+    assert 6 < refused < 60
 
 
 LIBRARY = """

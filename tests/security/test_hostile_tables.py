@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from canary import SECRET, Hostile, read
 from PIL import Image
 
 import fitstream as fs
-from conftest import SECRET, Hostile, read
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links, pipes and devices of POSIX")
 
@@ -126,6 +126,18 @@ def test_allow_outside_lets_paths_leave(hostile: Hostile) -> None:
     path = picture(hostile.outside / "x.png", 7)
     dataset = fs.from_table([[path, 0]], root=hostile.root, image_size=8, allow_outside=True)
     assert read(dataset)[0][0].max() == 7
+
+
+@pytest.mark.parametrize("linked", ["a file", "a folder"])
+def test_links_in_a_folder_lead_out_only_where_that_is_allowed(hostile: Hostile, linked: str) -> None:
+    outside = picture(hostile.outside / "cats/x.png", 7)
+    picture(hostile.root / "dogs/x.png")
+    link(hostile, "cats/x.png", outside) if linked == "a file" else link(hostile, "cats", outside.parent)
+    for label_mode in ("int", None):
+        assert len(read(fs.from_folder(hostile.root, image_size=8, label_mode=label_mode))) == 2
+        hostile.refused(
+            lambda mode=label_mode: fs.from_folder(hostile.root, 8, mode, allow_outside=False), "outside root"
+        )
 
 
 def archive(path: Path, kind: str) -> Path:

@@ -33,7 +33,7 @@ def values_of(*pieces, **options):
 
 
 #: Text that is neither missing nor a number.
-word = st.text(st.characters(exclude_categories=["Cs", "Nd"]), min_size=1).filter(
+word = st.text(st.characters(exclude_categories=["Cs", "Nd"], exclude_characters="\0"), min_size=1).filter(
     lambda text: text.strip() not in ("", "nan", "NaN", "NAN")
 )
 

@@ -1,5 +1,6 @@
 """Wrong tables: the error says what is wrong, in which file, line and column, and what to do."""
 
+import contextlib
 import sys
 
 import numpy as np
@@ -24,7 +25,7 @@ MALFORMED = {
         "t.csv",
         "path,y\na,1\n",
         {},
-        r"t\.csv: there is no column 'label'. Its 2 columns: 'path', 'y'. Name",
+        r"t\.csv, line 1: there is no column 'label'. Its 2 columns: 'path', 'y'. Name",
     ),
     "close column": ("t.csv", "path, Label\na,1\n", {}, r"Did you mean label=' Label'\?"),
     "close image": ("t.csv", "paths,label\na,1\n", {}, r"Did you mean image='paths'\?"),
@@ -119,6 +120,48 @@ MALFORMED = {
         r"line 3, column 'label'",
     ),
     "jsonl row": ("t.jsonl", '{"path": "a", "label": 1}\n[]\n', {}, r"line 2: this is of type list, not an object"),
+    "duplicate header": ("t.csv", "\npath,label,label\na,1,2\n", {}, r"line 2, column 'label': .* is there 2 times"),
+    "utf-16 with a mark": ("t.csv", "path,label\na,1\n".encode("utf-16"), {}, "UTF-16 or UTF-32 text"),
+    "utf-16 without a mark": (
+        "t.csv",
+        "path,label\na,1\n".encode("utf-16-le"),
+        {},
+        "line 1: the first line holds zero",
+    ),
+    "utf-16 json": ("t.json", '[{"path": 1}]'.encode("utf-16-be"), {}, "line 1: the first line holds zero bytes"),
+    "binary": ("t.csv", bytes(range(256)), {}, "line 1: the first line holds zero bytes"),
+    "zero byte in a path": ("t.csv", "path,label\na,1\nb\0,1\n", {}, r"line 3, column 'path': .*zero byte"),
+    "zero byte in a label": ("t.csv", "path,label\na,1\nb,1\0\n", {}, r"line 3, column 'label': .*zero byte"),
+    "quote open over many rows": (
+        "t.csv",
+        'path,label\n"a,1\n' + "b,2\n" * 100_000,
+        {},
+        r"line 2: the row is malformed: a field is longer than 131,072 characters, perhaps because a quote",
+    ),
+    "huge number as text": (
+        "t.csv",
+        f"path,label\na,{'9' * 5000}\n",
+        {},
+        r"9\.\.\. \(5,002 characters\) is not a class",
+    ),
+    "huge number in json": ("t.json", f'[{{"path": "a", "label": {"9" * 5000}}}]', {}, "over 4,300 digits"),
+    "huge number in jsonl": (
+        "t.jsonl",
+        f'{{"path": "a", "label": {"9" * 5000}}}',
+        {},
+        "line 1: not readable as JSON: a number",
+    ),
+    "name twice in json": ("t.json", '[{"path": "a", "path": "b"}]', {}, "column 'path': an object has the name twice"),
+    "name twice in jsonl": (
+        "t.jsonl",
+        '{"path": "a", "label": 1}\n{"path": "b", "label": 1, "label": 2}',
+        {},
+        r"line 2, column 'label': an object has the name twice: \{'path': 'b', 'label': 2\}",
+    ),
+    "infinity in json": ("t.json", '[{"path": "a", "label": Infinity}]', {"label_mode": "raw"}, "inf is not a finite"),
+    "cut-off jsonl": ("t.jsonl", '{"path": "a", "label": 1}\n{"path": "b", "la', {}, "line 2, column 15: not valid"),
+    "zeros at the end of jsonl": ("t.jsonl", '{"path": "a", "label": 1}\n\0\0', {}, "line 2, column 1: not valid JSON"),
+    "deep jsonl": ("t.jsonl", '{"path": "a", "label": 1}\n' + "[" * 100_000, {}, "line 2: the JSON is nested too deep"),
     "not parquet": ("t.parquet", "path,label\na,1\n", {}, r"t\.parquet: the table is not readable as Parquet"),
     "spreadsheet": ("t.xlsx", "", {}, r"'.xlsx' is not supported. Supported are .csv, .tsv, .json, .*pandas"),
     "no suffix": ("table", "", {}, r"without a suffix' is not supported"),
@@ -204,3 +247,29 @@ def test_a_wrong_row_late_in_a_long_table_is_named_by_its_line(tmp_path):
     with pytest.raises(SourceError) as caught:
         read_table(table)
     assert caught.value.line == count + 2
+
+
+@pytest.mark.parametrize("label_mode", ["int", "raw"])
+def test_a_label_that_python_cannot_write_is_named_by_its_bits(label_mode):
+    with pytest.raises(SourceError, match="a number of 16,610 bits"):
+        read_table([{"path": "a", "label": 10**5000}], label_mode=label_mode)
+
+
+def test_a_parquet_file_with_any_byte_changed_is_read_or_an_error(tmp_path):
+    table = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"path": ["a", "b"], "label": [1, 2]}), table)
+    whole = table.read_bytes()
+    for place in range(0, len(whole), 5):
+        table.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        with contextlib.suppress(SourceError):
+            read_table(table)
+
+
+def test_a_parquet_file_cut_off_anywhere_is_an_error(tmp_path):
+    table = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"path": ["a", "b"], "label": [1, 2]}), table)
+    whole = table.read_bytes()
+    for place in range(0, len(whole), 50):
+        table.write_bytes(whole[:place])
+        with pytest.raises(SourceError, match="not readable as Parquet"):
+            read_table(table)

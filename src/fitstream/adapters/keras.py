@@ -13,7 +13,8 @@ Keras's hooks alone can't tell them apart:
 - Did an epoch end, or was it only tried out? Keras calls `on_epoch_end` for both. The call that resets its iterator,
   after the batch that builds a model, isn't an end. With one batch an epoch nothing else differs.
 
-An epoch that Keras didn't take to its end starts again, from its first batch. The first `KEPT` batches are held until
+An epoch that Keras didn't take to its end starts again, from its first batch. After a state that begins in mid-pass,
+epochs of a pass's length follow each other from there on. The first `KEPT` batches are held until
 the one after them is asked for, so that peeks cost no second reading. All state changes under one lock, because
 TensorFlow asks from its own threads.
 """
@@ -172,7 +173,10 @@ class KerasDataset(keras.utils.PyDataset):
     def _open(self) -> Stream:
         if self._stream is None:
             if self._start is None and self._passes:
-                self._start = (next_pass(self._loader), 0)
+                first = next_pass(self._loader)
+                # Keras can't be given a shorter first epoch: passes are laid end to end from here on, so that of the
+                # rest of a resumed pass nothing is lost.
+                self._passes, self._start = first is not None, None if first is None else (first, 0)
             first_pass, first_step = self._start or (None, 0)
             steps = self._length if self._passes else None
             self._stream = self._loader.stream(first_pass=first_pass, first_step=first_step, steps=steps)
@@ -180,8 +184,10 @@ class KerasDataset(keras.utils.PyDataset):
         return self._stream
 
 
-def next_pass(loader: Loader) -> int:
-    """The pass after the last one that a loader began."""
+def next_pass(loader: Loader) -> int | None:
+    """The pass after the last one that a loader began; None where it goes on in mid-pass, as a loaded state says."""
+    if loader.resumed:
+        return None
     pass_index, step = loader.stream(steps=0).position
     return pass_index + (step > 0)
 

@@ -14,7 +14,8 @@ doesn't wait inside TensorFlow.
 
 Where a pass has no known length, one batch more is read ahead, so that its last batch is known before it is trained on.
 The epoch ends there by an `OpenLength` on JAX and PyTorch, which Keras compares its steps to, and on TensorFlow by the
-flag that stops a loop; fit takes it back before anyone else can see it.
+flag that stops a loop; fit takes it back before anyone else can see it. So does the rest of an epoch of which an
+earlier run trained on the first steps.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from fitstream.errors import FitstreamError, LoaderClosed
 from fitstream.loader import Loader, Stream
 from fitstream.spec import ArraySpec
 
-__all__ = ["Feed", "FeedCallback", "OpenLength", "as_keras_data", "build_for_tensorflow"]
+__all__ = ["Feed", "FeedCallback", "build_for_tensorflow"]
 
 
 @final
@@ -55,6 +56,9 @@ class Feed:
         error: What failed while a batch was made.
         sample_count: Real samples of the batches of this run.
         one_shot: Whether the source is a generator that can run only once.
+        resumed: Steps of the first epoch that an earlier run trained on; the loader's next batch is the one after them.
+            None where no earlier run is resumed.
+        place: Pass and step of the batch after those of the steps that have begun.
     """
 
     def __init__(self, loader: Loader, steps: int | None, *, own: bool, trims: bool = False) -> None:
@@ -69,15 +73,21 @@ class Feed:
         self.error: Exception | None = None
         self.sample_count = 0
         self.one_shot = runs_once(loader)
+        self.resumed: int | None = None
+        self.place = (0, 0)
         self._own = own
         self._lock = threading.Lock()
         self._run: object | None = None
         self._stream: Stream | None = None
         self._waiting: deque[Any] = deque()
+        self._places: deque[tuple[int, int]] = deque()
         self._first = (0, 0)
         self._taken = self._given = self._begun = 0
         self._end: int | None = None
         self._planned: int | None = None
+        #: Steps of this epoch, where they are known, and those that the run had begun before it.
+        self._epoch_steps: int | None = None
+        self._before = 0
 
     # Runs. Called in the main thread.
 
@@ -86,12 +96,15 @@ class Feed:
         assert self.steps is not None
         length = self.loader.plan.steps
         place: tuple[int | None, int] = (None, 0)
-        if self._own:
+        if self.resumed is not None:
+            pass
+        elif self._own:
             place = (epoch, 0) if length is None else divmod(epoch * self.steps, length)
         elif not self.goes_on:
             place = (next_pass(self.loader), 0)
-        self._start(self.loader.stream(first_pass=place[0], first_step=place[1], steps=self.steps * count))
-        self._planned = self.steps * count
+        steps = self.steps * count - (self.resumed or 0)
+        self._start(self.loader.stream(first_pass=place[0], first_step=place[1], steps=steps))
+        self._planned = steps
 
     def start_pass(self, epoch: int) -> None:
         """Begin a run of `steps` batches from the start of a pass on, or of one whole pass.
@@ -100,6 +113,9 @@ class Feed:
         """
         if self.one_shot and self._stream is not None:
             self._run = object()
+            return
+        if self.resumed is not None and self._stream is None:
+            self._start(self.loader.stream(single_pass=True))
             return
         first = epoch if self._own else next_pass(self.loader)
         steps = None if self.one_shot else self.steps
@@ -110,8 +126,16 @@ class Feed:
         with self._lock:
             self._run, self._stream, self._first = object(), stream, stream.position
             self._waiting.clear()
+            self._places.clear()
+            self.place = stream.position
             self._taken = self._given = self._begun = self.sample_count = 0
             self._end = self._planned = None
+
+    def begin_epoch(self) -> None:
+        """Count an epoch's steps from here."""
+        first = self._begun == 0 and self._epoch_steps is None
+        self._epoch_steps = None if self.steps is None else self.steps - (self.resumed or 0) * first
+        self._before = self._begun
 
     def end_run(self) -> None:
         """Give out nothing more until the next run; ends a wait of TensorFlow's threads."""
@@ -140,28 +164,41 @@ class Feed:
             FitstreamError: What failed while they were made.
         """
         self._begun += count
-        if self._given >= self._begun:
-            return
-        with self._lock:
-            if self.error is not None:
-                raise self.error
-            self._fill(self._begun - self._given)
+        if self._given < self._begun:
+            with self._lock:
+                if self.error is not None:
+                    raise self.error
+                self._fill(self._begun - self._given)
+        for _ in range(min(count, len(self._places))):
+            self.place = self._places.popleft()
 
     @property
-    def ending(self) -> bool:
-        """Whether the step that begins is the last of a pass of unknown length."""
-        return self.steps is None and self.is_over(self._begun)
+    def open(self) -> bool:
+        """Whether an epoch may end before Keras has counted its steps."""
+        return self.steps is None or bool(self.resumed)
+
+    @property
+    def in_last_step(self) -> bool:
+        """Whether the step that began last is the last of its epoch."""
+        return self.is_over(self._begun - self._before)
 
     def is_over(self, steps: int) -> bool:
-        """Whether a run has no more than `steps` batches, as far as is known."""
-        return self._end is not None and steps >= self._end
+        """Whether this epoch has no more than `steps` steps, as far as is known."""
+        end = self._end if self.steps is None else self._epoch_steps
+        return end is not None and steps >= end
+
+    def next_epoch_place(self) -> tuple[int, int]:
+        """Pass and step of the first batch of the epoch after this one, once this one has ended."""
+        pass_index, step = self.place
+        return (pass_index, step) if self.goes_on else (pass_index + (step > 0), 0)
 
     # Batches. Called in any thread.
 
     def batches(self) -> Iterator[Any]:
         """Batches of an epoch of the run that goes on; blank ones if none does."""
         run = self._run
-        for _ in itertools.count() if self.steps is None else range(self.steps):
+        steps = self.steps if self._epoch_steps is None else self._epoch_steps
+        for _ in itertools.count() if steps is None else range(steps):
             batch = self.blank() if run is None else self._next(run)
             if batch is None:
                 return
@@ -170,14 +207,14 @@ class Feed:
     def next(self) -> Any:
         """The next batch of the run that goes on; a blank one if there is none."""
         run = self._run
-        if run is None:
+        # JAX on an accelerator asks one batch ahead, and so beyond the end of an epoch that Keras can't foresee.
+        if run is None or (self.open and self.is_over(self._given - self._before)):
             return self.blank()
         batch = self._next(run)
         if self.error is not None:
             raise self.error
         if batch is None and self.steps is not None:
             raise LoaderClosed(f"Keras asked for more than {self._given} batches, but no more were planned.")
-        # JAX on an accelerator asks one batch ahead, and so beyond a pass that turned out to be over.
         return self.blank() if batch is None else batch
 
     def blank(self) -> Any:
@@ -225,6 +262,7 @@ class Feed:
                     self.error = error
                 raise
             self._waiting.append(batch)
+            self._places.append(stream.position)
             self._taken += 1
             self.sample_count += delivered.sample_count
             if self.steps is None and delivered.last_of_pass:
@@ -266,12 +304,13 @@ class FeedCallback(keras.callbacks.Callback):
             self._train.start_pass(epoch)
         elif not self._running:
             self._train.start_epochs(epoch, self._epochs - epoch)
+        self._train.begin_epoch()
         self._running = True
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if self._train is not None:
             self._expect(self._train, batch)
-            if self._by_flag and self._train.ending:
+            if self._by_flag and self._train.open and self._train.in_last_step:
                 self.model.stop_training = _PASS_OVER
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -289,7 +328,7 @@ class FeedCallback(keras.callbacks.Callback):
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
         if self._other is not None:
             self._expect(self._other, batch)
-            if self._by_flag and self._other.ending:
+            if self._by_flag and self._other.open and self._other.in_last_step:
                 self.model.stop_evaluating = True
 
     def on_test_end(self, logs: Any = None) -> None:
@@ -302,7 +341,7 @@ class FeedCallback(keras.callbacks.Callback):
     def on_predict_batch_begin(self, batch: int, logs: Any = None) -> None:
         if self._other is not None:
             self._expect(self._other, batch)
-            if self._by_flag and self._other.ending:
+            if self._by_flag and self._other.open and self._other.in_last_step:
                 self.model.stop_predicting = True
 
     def on_predict_end(self, logs: Any = None) -> None:
@@ -341,53 +380,3 @@ def build_for_tensorflow(model: Any, spec: Any) -> None:
                 return  # Not every model can be called without data; Keras builds such a one in the first step.
         if isinstance(model.optimizer, keras.optimizers.Optimizer) and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-
-
-def as_keras_data(feed: Feed) -> Any:
-    """What to give to Keras as `x` or `validation_data`: a `tf.data.Dataset` on TensorFlow, else a PyDataset."""
-    if keras.backend.backend() == "tensorflow":
-        return _tensorflow_dataset(feed)
-    return _FeedDataset(feed)
-
-
-def _tensorflow_dataset(feed: Feed) -> Any:
-    # The backend is chosen when Keras is imported, and the others needn't be installed.
-    import tensorflow as tf
-
-    signature = map_tree(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), feed.spec)
-    dataset = tf.data.Dataset.from_generator(feed.batches, output_signature=signature)
-    if feed.steps is not None:
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(feed.steps))
-    return dataset.prefetch(1)
-
-
-@final
-class _FeedDataset(keras.utils.PyDataset):
-    """Batches in their order, for backends that ask in the main thread."""
-
-    def __init__(self, feed: Feed) -> None:
-        super().__init__(workers=1)
-        self._feed = feed
-
-    @property
-    def num_batches(self) -> int:
-        """Batches of an epoch."""
-        return OpenLength(self._feed) if self._feed.steps is None else self._feed.steps
-
-    def __getitem__(self, index: int) -> Any:
-        return self._feed.next()
-
-
-@final
-class OpenLength(int):
-    """A length that is endless until a pass turns out to be over; Keras asks `steps >= length` before each step."""
-
-    _feed: Feed
-
-    def __new__(cls, feed: Feed) -> OpenLength:
-        length = super().__new__(cls, 1 << 62)
-        length._feed = feed
-        return length
-
-    def __le__(self, steps: int) -> bool:
-        return self._feed.is_over(steps)

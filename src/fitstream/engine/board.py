@@ -17,12 +17,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
+from fitstream.engine.bell import Bell
 from fitstream.engine.job import Job
 from fitstream.engine.replay import Replay
 from fitstream.engine.ring import Slot, make_slot
@@ -119,35 +121,44 @@ class TokenQueue:
     """Tokens for lanes: chunks in their order, so that a batch is finished before the next begins, and then slots.
 
     Of free slots the last one comes first: where the consumer is quick, its memory is still in the processor's cache.
-    Each token is in its place before its permit is given, so whoever has a permit finds a token. `put` may be called
-    from any thread, and inside a collection.
+    There is a permit for each token: a slot is its own, and a chunk is in its place before its permit is given. So
+    whoever has a permit finds a token. `put` may be called from any thread, and inside a collection.
 
     Attributes:
-        wake: Called after each token, while worker processes take them.
+        bell: Rung after each token, while worker processes take them.
     """
 
-    __slots__ = ("_chunks", "_permits", "_slots", "wake")
+    __slots__ = ("_chunks", "_permits", "_slots", "bell")
 
     def __init__(self) -> None:
-        self._permits: SimpleQueue[None] = SimpleQueue()
+        self._permits: SimpleQueue[Slot | None] = SimpleQueue()
         self._chunks: deque[Any] = deque()
         self._slots: list[Slot] = []
-        self.wake: Callable[[], None] | None = None
+        self.bell: Bell | None = None
 
     def put(self, token: Any) -> None:
         if isinstance(token, Slot):
-            self._slots.append(token)
+            self._permits.put(token)
         else:
             self._chunks.append(token)
-        self._permits.put(None)
-        wake = self.wake
-        if wake is not None:
-            wake()
+            self._permits.put(None)
+        bell = self.bell
+        if bell is not None:
+            bell.ring()
+
+    def putters(self, slot: Slot) -> tuple[Callable[[Any], object], ...]:
+        """The parts of `put(slot)`, last one first, as functions that run no bytecode, for the end of a lease.
+
+        Python looks for Ctrl-C between bytecodes. Where that happens in a callback the interrupt is lost, and the rest
+        of the callback with it.
+        """
+        put = partial(self._permits.put, slot)  # what it is called with becomes `block`, which a put doesn't look at
+        bell = self.bell
+        return (put,) if bell is None else (bell.ringer(), put)
 
     def get(self) -> Any:
         """Wait for a token."""
-        self._permits.get()
-        return self._pop()
+        return self._pop(self._permits.get())
 
     def get_nowait(self) -> Any:
         """A token.
@@ -155,10 +166,11 @@ class TokenQueue:
         Raises:
             Empty: If there is none.
         """
-        self._permits.get_nowait()
-        return self._pop()
+        return self._pop(self._permits.get_nowait())
 
-    def _pop(self) -> Any:
+    def _pop(self, permit: Slot | None) -> Any:
+        if permit is not None:
+            self._slots.append(permit)
         try:
             return self._chunks.popleft()
         except IndexError:
@@ -223,7 +235,7 @@ class Board:
                 return None
             number = self.next_number
             self.next_number = number + 1
-            slot.run, slot.number, slot.failure, slot.lease, slot.pending = run, number, None, None, 1
+            slot.run, slot.number, slot.failure, slot.lease, slot.pending = run, number, None, (), 1
             slot.bad = []
             return run, number
 
@@ -286,7 +298,7 @@ class Board:
         self.ready_queue.put(None)
 
     def free(self, slot: Slot) -> None:
-        """Put a slot back to be filled again. Called where a lease ends, too: no lock, no event."""
+        """Put a slot back to be filled again."""
         self.open_queue.put(slot)
 
     # What the consumer calls.
@@ -373,7 +385,7 @@ class Board:
 
     def let_go(self) -> None:
         """Drop the ring's memory, once no lane works any more. What is leased lives on in its lease alone."""
-        self.open_queue.wake = self.work_queue.wake = None
+        self.open_queue.bell = self.work_queue.bell = None
         for take in (self.open_queue.get_nowait, self.work_queue.get_nowait, self.ready_queue.get_nowait):
             with contextlib.suppress(Empty):
                 while True:

@@ -14,11 +14,12 @@ from typing import Any, Protocol, final
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.chain import Filler, RowError
+from fitstream.chain import Filler
 from fitstream.engine.board import FINE, Board, Chunk, Outcome
 from fitstream.engine.job import Job
 from fitstream.engine.ring import Slot
 from fitstream.errors import SampleError
+from fitstream.failures import RowError
 from fitstream.machine import thread_fault_count
 from fitstream.policy import BadSample
 

@@ -30,6 +30,7 @@ __all__ = [
     "MOST_FDS",
     "READY",
     "STOP",
+    "BadMessage",
     "Done",
     "Fill",
     "WorkerTraceback",
@@ -53,6 +54,11 @@ ASK_STACKS = signal.SIGUSR1 if hasattr(signal, "SIGUSR1") else signal.SIGTERM
 MOST_BYTES, MOST_FDS = 1 << 16, 250
 
 _TEXT_BYTES = MOST_BYTES - 256
+
+
+@final
+class BadMessage(Exception):
+    """Something else than what our own processes say to each other."""
 
 
 @final
@@ -83,7 +89,10 @@ class Fill(NamedTuple):
 
     @staticmethod
     def read(message: bytes) -> Fill:
-        return Fill(*_FILL.unpack(message[1:]))
+        try:
+            return Fill(*_FILL.unpack(message[1:]))
+        except struct.error as error:
+            raise BadMessage(f"no rows to fill: {error}") from error
 
 
 @final
@@ -119,7 +128,10 @@ class Done(NamedTuple):
 
     @staticmethod
     def read(message: bytes) -> tuple[Done, bytes]:
-        return Done(*_DONE.unpack_from(message, 1)), message[1 + _DONE.size :]
+        try:
+            return Done(*_DONE.unpack_from(message, 1)), message[1 + _DONE.size :]
+        except struct.error as error:
+            raise BadMessage(f"no rows that are filled: {error}") from error
 
 
 _FILL = struct.Struct("<10q")
@@ -141,8 +153,17 @@ def write_note(kind: bytes, **values: Any) -> bytes:
 
 
 def read_note(message: bytes) -> dict[str, Any]:
-    """The values of a rare message."""
-    values: dict[str, Any] = json.loads(message[1:].decode("utf-8", "surrogatepass"))
+    """The values of a rare message.
+
+    Raises:
+        BadMessage: If it is none.
+    """
+    try:
+        values = json.loads(message[1:].decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise BadMessage(f"no values: {error}") from error
+    if not isinstance(values, dict):
+        raise BadMessage(f"a {type(values).__name__} instead of named values")
     return values
 
 
@@ -179,9 +200,16 @@ def failure_text(error: SampleError, traceback_text: str) -> bytes:
 
 
 def read_failure(text: bytes) -> SampleError:
-    """The same failure, as an error whose cause holds the worker's traceback."""
+    """The same failure, as an error whose cause holds the worker's traceback.
+
+    Raises:
+        BadMessage: If it is none.
+    """
     values = read_note(text)
-    told = values.pop("traceback")
-    error = SampleError(values.pop("reason"), **values)
+    try:
+        told = values.pop("traceback")
+        error = SampleError(values.pop("reason"), **values)
+    except (KeyError, TypeError) as wrong:
+        raise BadMessage(f"no failure: {wrong!r}") from wrong
     error.__cause__ = WorkerTraceback(told)
     return error

@@ -127,7 +127,7 @@ class Pipeline:
             board.copy_count += 1
             told = replace(slot)  # the slot itself may be opened for another batch as soon as it is free
             return told, slot.copy_out(board.free)
-        return slot, slot.hand_out(board.free)
+        return slot, slot.hand_out(board.open_queue.putters(slot))
 
     def _advance(self) -> None:
         """Wait for news, or work for it where there are no lanes."""

@@ -157,7 +157,7 @@ class Pool:
         """Start taking tokens."""
         assert self._dispatcher is not None
         self._dispatcher.active = True
-        self._dispatcher.board.work_queue.wake = self._bell.ring
+        self._dispatcher.board.work_queue.bell = self._bell
         self._bell.ring()
 
     def set_lanes(self, count: int) -> None:
@@ -168,7 +168,7 @@ class Pool:
     def retire(self) -> None:
         """Take no more tokens; end when what is in hand is finished."""
         assert self._dispatcher is not None
-        self._dispatcher.board.work_queue.wake = None
+        self._dispatcher.board.work_queue.bell = None
         self._dispatcher.active, self._retiring = False, True
         self._bell.ring()
 

@@ -14,12 +14,13 @@ import json
 from collections.abc import Iterator
 from typing import Any, final
 
-from fitstream.chain import Filler, is_ctrl_c
+from fitstream.chain import Filler
 from fitstream.engine.board import Board, Chunk, Outcome, Run
 from fitstream.engine.filling import Progress, fill_chunk
 from fitstream.engine.replay import Replay, own_state, rolled
 from fitstream.engine.ring import Slot
 from fitstream.errors import FitstreamError, SourceError, StateError
+from fitstream.failures import is_ctrl_c
 from fitstream.policy import BadSample
 from fitstream.sources.base import Sequential
 from fitstream.spec import copied

@@ -44,12 +44,20 @@ class Replay:
 
 def rolled(before: int, sample: Any) -> int:
     """The digest of what was given before and one sample more: 32 bits."""
-    if isinstance(sample, np.ndarray):
-        return zlib.crc32(_some(sample), before ^ len(sample.shape))
-    if isinstance(sample, tuple):
+    kind = type(sample)
+    # The usual ones first: this runs for every sample of a generator.
+    if kind is np.ndarray:
+        return _rolled_array(before, sample)
+    if kind is tuple:
         for part in sample:
             before = rolled(before, part)
         return before
+    if kind is int:
+        return zlib.crc32(b"%x" % sample, before)
+    if isinstance(sample, np.ndarray):
+        return _rolled_array(before, np.asarray(sample))
+    if isinstance(sample, tuple):
+        return rolled(before, tuple(sample))
     if isinstance(sample, dict):
         for key, part in sample.items():
             before = rolled(rolled(before, key), part)
@@ -57,18 +65,20 @@ def rolled(before: int, sample: Any) -> int:
     if isinstance(sample, np.generic):
         return zlib.crc32(sample.tobytes(), before)
     # Of other objects the text may hold an address.
-    text = repr(sample) if isinstance(sample, _PLAIN) else type(sample).__name__
+    text = repr(sample) if isinstance(sample, _PLAIN) else kind.__name__
     return zlib.crc32(text.encode("utf-8", "surrogatepass"), before)
 
 
-def _some(array: Any) -> bytes | memoryview:
+def _rolled_array(before: int, array: Any) -> int:
     if array.dtype.hasobject:
-        return str(array.shape).encode()
-    if array.nbytes <= 2 * _SOME_BYTES:
-        return array.tobytes()  # type: ignore[no-any-return]
-    flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
-    step = max(1, array.size * array.itemsize // _SOME_BYTES)
-    return np.ascontiguousarray(flat[::step]).tobytes()
+        return zlib.crc32(str(array.shape).encode(), before)
+    if array.nbytes > 2 * _SOME_BYTES:
+        flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
+        array = np.ascontiguousarray(flat[:: max(1, array.nbytes // _SOME_BYTES)])
+    try:
+        return zlib.crc32(array, before)
+    except (ValueError, BufferError):  # not contiguous, or of a dtype that exports no buffer
+        return zlib.crc32(array.tobytes(), before)
 
 
 def own_state(maker: Any) -> tuple[str | None, str | None]:

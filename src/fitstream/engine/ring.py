@@ -9,7 +9,7 @@ A slot goes round through four states. Who moves it is in brackets:
 A lease is one plain NumPy array, the root, over the slot's bytes; every leaf of the batch is a view of it, and NumPy
 lets all views of views refer to that root. So the root dies exactly when the consumer holds no array of the batch any
 more, and its weak reference's callback frees the slot. The callback may run in any thread, inside garbage collection
-too: it does nothing but put the slot on a queue whose `put` is reentrant.
+too: it does nothing but put the slot on a queue whose `put` is reentrant, and no bytecode runs in it (`putters`).
 
 A consumer that keeps more batches than there are slots gets copies, so that lanes always have a slot to fill. Leaves
 start at multiples of 64 bytes, so that frameworks can alias them, which the lease survives.
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import mmap
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -54,7 +54,7 @@ class Slot:
         pending: Parts still to be finished before the slot is ready.
         failure: The failure in the lowest row, and that row.
         bad: Its samples that were skipped or replaced.
-        lease: The handed-out root, while it lives.
+        lease: References to the handed-out root.
         replay: Where the source is sequential: what a pass has given up to the end of the batch (see `replay`).
     """
 
@@ -73,16 +73,16 @@ class Slot:
     pending: int = 0
     failure: tuple[int, BaseException] | None = None
     bad: list[BadSample] = field(default_factory=list)
-    lease: weakref.ref[Any] | None = None
+    lease: tuple[weakref.ref[Any], ...] = ()
     replay: Any = None
 
     @property
     def leased(self) -> bool:
-        return self.lease is not None and self.lease() is not None
+        return any(one() is not None for one in self.lease)
 
     def let_go(self) -> None:
         """Drop the memory now, and not when the collector finds the cycles through callback and traceback."""
-        self.buffer, self.leaves, self.lease, self.failure = None, [], None, None
+        self.buffer, self.leaves, self.lease, self.failure = None, [], (), None
         if self.block is not None:
             self.block.close()
             self.block = None
@@ -97,11 +97,11 @@ class Slot:
         self.block, self.buffer = block, block.mapping
         self.leaves = self.layout.leaves(block.bytes[: self.layout.slot_bytes], self.layout.rows)
 
-    def hand_out(self, on_end: Callable[[Slot], None]) -> list[npt.NDArray[Any]]:
+    def hand_out(self, on_end: Iterable[Callable[[Any], object]]) -> list[npt.NDArray[Any]]:
         """Start a lease.
 
         Args:
-            on_end: Called with this slot when it may be filled again; must not block.
+            on_end: Called when the slot may be filled again, the last one first, with what is of no interest.
         Returns:
             The batch's leaves, views of one root.
         """
@@ -109,7 +109,7 @@ class Slot:
         if buffer is None:
             raise LoaderClosed("the loader was closed while a batch was awaited.")
         root = np.frombuffer(buffer, np.uint8, self.layout.slot_bytes)
-        self.lease = weakref.ref(root, lambda _: on_end(self))
+        self.lease = tuple(weakref.ref(root, one) for one in on_end)
         return self.layout.leaves(root, self.rows)
 
     def copy_out(self, on_end: Callable[[Slot], None]) -> list[npt.NDArray[Any]]:

@@ -16,7 +16,6 @@ All work is done in the consumer's thread at the end of a window; between, it is
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -69,6 +68,10 @@ class _Window:
     busy: float
     blocked: float = 0.0
     faulting: float = 0.0
+
+
+def _median(rates: list[float]) -> float:
+    return sorted(rates)[len(rates) // 2]  # the library's loads arithmetic of all kinds
 
 
 def _harm(window: _Window) -> str | None:
@@ -186,7 +189,7 @@ class Tuner:
     # Where?
 
     def _start(self, why: str) -> None:
-        self._why, self._before = why, statistics.median(self._rates)
+        self._why, self._before = why, _median(self._rates)
         importing = module_being_imported()
         if importing is not None:
             self._may_move = False
@@ -272,7 +275,7 @@ class Tuner:
 
     def _conclude(self) -> None:
         self._phase, self._may_move = "watching", False
-        gain = statistics.median(self._rates) / self._before
+        gain = _median(self._rates) / self._before
         told = f"from processes batches came {gain:.2f} times as fast as from threads"
         pool = self._crew.pool
         if gain >= _WORTH:

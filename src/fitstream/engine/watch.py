@@ -24,6 +24,8 @@ __all__ = ["START_S", "Watch"]
 START_S = 60.0
 #: How often workers that have work in hand are looked after, at most.
 _OFTEN_S = 0.25
+#: The same while they have none. What was handed out before lanes moved to them rings no bell when it comes back.
+_SELDOM_S = 1.0
 
 
 @final
@@ -44,10 +46,10 @@ class Watch:
         self._awake_s = 0.0
         self._oom_kills = oom_kill_count()
 
-    def patience_ms(self, processes: Iterable[Process]) -> float | None:
-        """How long the pool may sleep when it hears nothing; None for as long as it likes."""
+    def patience_ms(self, processes: Iterable[Process]) -> float:
+        """How long the pool may sleep when it hears nothing."""
         busy = any(process.in_flight or process.state in ("starting", "attaching") for process in processes)
-        return 1000 * self._often_s if busy else None
+        return 1000 * (self._often_s if busy else _SELDOM_S)
 
     def look(self, processes: Iterable[Process]) -> None:
         """End those that hang."""

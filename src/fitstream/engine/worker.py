@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, final
 
-from fitstream.chain import Chain, Filler, RowError
+from fitstream.chain import Chain, Filler
 from fitstream.engine.areas import BESIDE, NOWHERE
 from fitstream.engine.ceiling import limit_memory, tell_limit
 from fitstream.engine.filling import fill_rows
@@ -46,6 +46,7 @@ from fitstream.engine.messages import (
     write_note,
 )
 from fitstream.engine.sending import unpack
+from fitstream.failures import RowError
 from fitstream.machine import opening_a_worker, private_bytes
 from fitstream.memory import Block
 from fitstream.packing import unpack_samples

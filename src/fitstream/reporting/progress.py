@@ -36,6 +36,7 @@ def make_callback(
     verbose: Literal["auto", 0, 1, 2] = "auto",
     others: Sequence[Loader] = (),
     console: Console | None = None,
+    initial_step: int = 0,
 ) -> Progress:
     """Make the callback that shows progress, as Keras's `verbose` asks for it.
 
@@ -48,6 +49,7 @@ def make_callback(
             plain line at each epoch's end; "auto" is 1 on a terminal, 2 in a notebook, and 0 elsewhere.
         others: Loaders that live beside it within the same budget, such as that of validation.
         console: Where to; None for standard output.
+        initial_step: Steps of the first epoch that were done before.
     Returns:
         A callback. Whoever calls `model.fit` calls its `close()` when that ends, however it ends: Keras doesn't say
         `on_train_end` after an error, and a hidden cursor would stay hidden.
@@ -55,12 +57,18 @@ def make_callback(
     console = console or Console()
     shows = verbose in (1, 2) or (verbose == "auto" and console.is_jupyter)
     moves = verbose in (1, "auto") and console.is_interactive and console.file.isatty()
-    return Progress((loader, *others), epochs, steps, initial_epoch, console, moves=moves, shows=shows)
+    progress = Progress((loader, *others), epochs, steps, initial_epoch, console, moves=moves, shows=shows)
+    progress.first_step = initial_step
+    return progress
 
 
 @final
 class Progress(keras.callbacks.Callback):
-    """Shows one line for the epoch that runs, and leaves one for each that has ended. Made by `make_callback`."""
+    """Shows one line for the epoch that runs, and leaves one for each that has ended. Made by `make_callback`.
+
+    Attributes:
+        first_step: Steps of the first epoch that were done before.
+    """
 
     async_safe = True
 
@@ -85,6 +93,7 @@ class Progress(keras.callbacks.Callback):
         self._moves = moves
         self._shows = shows
         self._clock = clock
+        self.first_step = 0
         self._lock = threading.Lock()
         self._live: Live | None = None
         self._start_epoch()
@@ -92,7 +101,7 @@ class Progress(keras.callbacks.Callback):
     def _start_epoch(self) -> None:
         self._began_s = self._clock()
         self._waited_before_s = self._loader.stats().waited_s
-        self._step = 0
+        self._step = self.first_step
         self._metrics: dict[str, float] = {}
         #: Step and time from which speed is taken.
         self._steady: tuple[int, float] | None = None
@@ -141,6 +150,7 @@ class Progress(keras.callbacks.Callback):
         with self._lock:
             self._stop_live()
             self._end_training()
+            self.first_step = 0
             if self._steps is None:
                 self._steps = self._step
             self._metrics = dict(logs or {})
@@ -206,4 +216,4 @@ class Progress(keras.callbacks.Callback):
         step, since_s = self._steady
         if self._step > step:
             return (now_s - since_s) / (self._step - step)
-        return (since_s - self._began_s) / step
+        return (since_s - self._began_s) / (step - self.first_step)

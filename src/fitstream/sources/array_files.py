@@ -14,8 +14,6 @@ import math
 import os
 import stat
 import struct
-import zipfile
-from pathlib import PurePath
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -45,9 +43,11 @@ def with_files_mapped(tree: Any) -> Any:
     """
     structure = Structure(tree)
     leaves = structure.flatten(tree)
-    if not any(isinstance(leaf, (str, PurePath)) for leaf in leaves):
+    if not any(isinstance(leaf, (str, os.PathLike)) for leaf in leaves):
         return tree
-    return structure.build([_opened(os.fspath(leaf)) if isinstance(leaf, (str, PurePath)) else leaf for leaf in leaves])
+    return structure.build(
+        [_opened(os.fspath(leaf)) if isinstance(leaf, (str, os.PathLike)) else leaf for leaf in leaves]
+    )
 
 
 def _opened(path: str) -> Any:
@@ -116,6 +116,8 @@ def _header(file: BinaryIO, path: str, what: str) -> tuple[tuple[int, ...], bool
 
 
 def _members(file: BinaryIO, path: str) -> dict[str, npt.NDArray[Any]]:
+    import zipfile  # a twentieth of the time that importing fitstream would take
+
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()

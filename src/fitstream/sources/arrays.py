@@ -16,7 +16,6 @@ from fitstream.errors import SourceError
 from fitstream.memory import is_mapped
 from fitstream.sampling import Indices
 from fitstream.scratch import Arena
-from fitstream.sources.array_files import with_files_mapped
 from fitstream.sources.base import Reader, Source
 from fitstream.sources.stored import ReadAhead, StoredArray
 from fitstream.spec import Structure
@@ -32,14 +31,12 @@ class ArraySource(Source):
     """A tree of arrays whose first axes have one length; a sample is one row of each.
 
     Args:
-        tree: A NumPy array, `np.memmap`, h5py Dataset, zarr Array, list of numbers, path of a `.npy` or `.npz` file, or
-            a tuple or dict of them.
+        tree: A NumPy array, `np.memmap`, h5py Dataset, zarr Array, list of numbers, or a tuple or dict of them.
     Raises:
         SourceError: If an array has no rows or no numbers, or the lengths differ.
     """
 
     def __init__(self, tree: Any) -> None:
-        tree = with_files_mapped(tree)
         self.structure = Structure(tree)
         if self.structure.leaf_count == 0:
             raise SourceError("from_arrays got no array: the tuple or dict is empty.")

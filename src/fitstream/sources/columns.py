@@ -18,7 +18,7 @@ import numpy as np
 
 from fitstream.errors import SourceError
 from fitstream.sources.files import PICTURE_SUFFIXES
-from fitstream.sources.labels import Values
+from fitstream.sources.labels import Values, brief
 
 __all__ = ["CHUNK_ROWS", "Arrow", "Frame", "Records", "Rows", "Table", "arrow_values", "record_values"]
 
@@ -34,7 +34,12 @@ class Table(ABC):
         origin: What it is, for people: "a pandas.DataFrame", "table 'train.csv'".
         file: Its path, or None in memory.
         positional: Columns are known by place: the first holds paths, the others labels.
+
+    Attributes:
+        header_line: The line of the file that names the columns, from 1; None where none does.
     """
+
+    header_line: int | None = None
 
     def __init__(self, names: Sequence[Any], origin: str, file: str | None = None, positional: bool = False) -> None:
         self.names = list(names)
@@ -82,20 +87,25 @@ class Table(ABC):
         twice = [name for name, count in Counter(self.names).items() if count > 1 and name != ""]
         if twice:
             raise SourceError(
-                f"the column {twice[0]!r} is there {self.names.count(twice[0])} times. Rename them.", file=self.file
+                f"the column {brief(twice[0])} is there {self.names.count(twice[0])} times. Rename them.",
+                file=self.file,
+                line=self.header_line,
+                column=twice[0],
             )
         for name, argument in columns.items():
             if name not in self.names:
                 place = "" if self.file is not None else f"{self.origin}: "
                 raise SourceError(
-                    f"{place}there is no column {name!r}. {self._known_names(name, argument)}", file=self.file
+                    f"{place}there is no column {name!r}. {self._known_names(name, argument)}",
+                    file=self.file,
+                    line=self.header_line,
                 )
 
     def _known_names(self, name: str, argument: str) -> str:
         texts = {str(known): known for known in self.names}
         folded = {text.strip().casefold(): text for text in texts}
         close = difflib.get_close_matches(name.strip().casefold(), folded, 1)
-        shown = ", ".join(map(repr, self.names[:20])) + (", ..." if len(self.names) > 20 else "")
+        shown = ", ".join(map(brief, self.names[:20])) + (", ..." if len(self.names) > 20 else "")
         advice = f"Name the right one with {argument}=."
         if close:
             advice = f"Did you mean {argument}={texts[folded[close[0]]]!r}?"
@@ -150,7 +160,8 @@ class Rows(Table):
             rows = rows.tolist() if isinstance(rows, np.ndarray) else rows
             for row, cells in enumerate(rows, first):
                 if not isinstance(cells, (list, tuple, np.ndarray)) or len(cells) != self._width:
-                    raise self.blame(row, None, f"{cells!r} is not a row of {self._width} cells as the first row is.")
+                    told = f"{brief(cells)} is not a row of {self._width} cells as the first row is."
+                    raise self.blame(row, None, told)
             yield [[cells[place] for cells in rows] for place in places]
 
 

@@ -45,6 +45,7 @@ def list_folder(
     recursive: bool = True,
     extensions: Sequence[str] | None = None,
     may_lack_classes: bool = False,
+    allow_outside: bool = True,
 ) -> FileSource:
     """List the pictures of a folder.
 
@@ -69,8 +70,9 @@ def list_folder(
     top = os.path.abspath(os.fsencode(root))
     _check_is_folder(path, top)
     listing = _Listing(top, _check_suffixes(extensions), recursive)
+    inside = None if allow_outside else os.path.realpath(top)
     if label_mode is None:
-        return _without_labels(listing)
+        return _without_labels(listing, inside)
     names, found = _by_class(listing, names, may_lack_classes)
     if label_mode == "binary" and len(names) > 2:
         raise SourceError(
@@ -83,16 +85,16 @@ def list_folder(
         prefix = os.fsencode(name) + b"/"
         packer.extend([prefix + picture for picture in pictures])
     labels = np.repeat(np.arange(len(names)), [len(pictures) for pictures in found])
-    return FileSource(packer.packed(top), labels, names, _origin(top), label_mode, len(names))
+    return FileSource(packer.packed(top), labels, names, _origin(top), label_mode, len(names), inside)
 
 
-def _without_labels(listing: _Listing) -> FileSource:
+def _without_labels(listing: _Listing, inside: bytes | None) -> FileSource:
     pictures = listing.pictures(listing.top)
     if not pictures:
         raise SourceError(f"it holds no pictures.{listing.advice()}", file=os.fsdecode(listing.top))
     packer = PathPacker()
     packer.extend(pictures)
-    return FileSource(packer.packed(listing.top), None, None, _origin(listing.top))
+    return FileSource(packer.packed(listing.top), None, None, _origin(listing.top), inside=inside)
 
 
 def _by_class(listing: _Listing, wanted: list[str] | None, may_lack: bool) -> tuple[list[str], list[list[bytes]]]:

@@ -17,11 +17,22 @@ import math
 import os
 import stat
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from fitstream.errors import SourceError
+from fitstream.errors import FitstreamError, SourceError
 
-__all__ = ["block_bytes", "check_filters", "check_numbers", "check_storage", "find_dataset", "open_hdf5", "told_names"]
+__all__ = [
+    "block_bytes",
+    "check_filters",
+    "check_numbers",
+    "check_storage",
+    "find_dataset",
+    "hdf5_errors",
+    "open_hdf5",
+    "told_names",
+]
 
 #: Links that may be followed to one dataset; HDF5's own limit.
 _MOST_LINKS = 16
@@ -74,6 +85,19 @@ def _advice(path: str) -> str:
     return " Restore it, if it was cut off while it was copied."
 
 
+@contextmanager
+def hdf5_errors(path: str) -> Iterator[None]:
+    """Turn whatever h5py raises about a damaged file, which can be nearly anything, into a SourceError."""
+    try:
+        yield
+    except (FitstreamError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001
+        raise SourceError(
+            f"the HDF5 file is damaged, or not what it says ({type(error).__name__}: {error}). Restore it.", file=path
+        ) from None
+
+
 def find_dataset(file: Any, name: str, *, allow_outside: bool) -> Any:
     """Find a dataset, by links that stay in the file.
 
@@ -89,12 +113,7 @@ def find_dataset(file: Any, name: str, *, allow_outside: bool) -> Any:
     import h5py
 
     path = os.fsdecode(file.filename)
-    try:
-        found = file.get(name) if allow_outside else _walk(file, name, path)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise SourceError(
-            f"{name!r} can't be opened: {error}. The file is damaged, or not what it says.", file=path
-        ) from None
+    found = file.get(name) if allow_outside else _walk(file, name, path)
     if found is None or isinstance(found, h5py.Dataset):
         return found
     kind = type(found).__name__.lower()

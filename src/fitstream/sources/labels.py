@@ -35,6 +35,7 @@ __all__ = [
     "Labels",
     "NumberEncoder",
     "Values",
+    "brief",
     "check_labelling",
     "few",
 ]
@@ -49,11 +50,25 @@ Blame: TypeAlias = Callable[[int, str, str], SourceError]
 
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _LARGEST = 2**63 - 1
+_SHOWN_CHARACTERS = 80
+#: Of an integer. Python writes no number of more than 4,300 digits.
+_MOST_BITS = 10_000
+
+
+def brief(value: Any) -> str:
+    """A value for an error: its `repr`, cut if it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = f"a number of {value.bit_length():,} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+    if len(text) <= _SHOWN_CHARACTERS:
+        return text
+    return f"{text[:_SHOWN_CHARACTERS]}... ({len(text):,} characters)"
 
 
 def few(names: Sequence[str]) -> str:
     """The first names of a list, for an error."""
-    shown = ", ".join(map(repr, names[:8]))
+    shown = ", ".join(map(brief, names[:8]))
     return shown if len(names) <= 8 else f"{shown}, ... {len(names)} in all"
 
 
@@ -187,8 +202,12 @@ class ClassEncoder(Encoder):
             raise self._error_at(code, "the label is missing. Fill it in, or leave the row out.")
         if not isinstance(key, (str, int, float)):
             raise self._error_at(code, _unusable(key))
+        if isinstance(key, int) and key.bit_length() > _MOST_BITS:
+            raise self._error_at(code, f"the label is {brief(key)}. Give it as text.")
         if isinstance(key, str) and not _is_utf8(key):
-            raise self._error_at(code, f"the label {key!r} is not valid UTF-8. Save the table as UTF-8.")
+            raise self._error_at(code, f"the label {brief(key)} is not valid UTF-8. Save the table as UTF-8.")
+        if isinstance(key, str) and "\0" in key:
+            raise self._error_at(code, f"the label {brief(key)} holds a zero byte: the table is damaged, or no text.")
 
     def _look_up(self, keys: list[Any], numbers: list[int | float | None], names: list[str]) -> list[int]:
         places = {name: index for index, name in enumerate(names)}
@@ -201,11 +220,11 @@ class ClassEncoder(Encoder):
             elif not by_name and isinstance(number, int) and 0 <= number < len(names):
                 indices.append(number)
             else:
-                close = difflib.get_close_matches(str(key), names, 1)
+                close = difflib.get_close_matches(str(key)[:_SHOWN_CHARACTERS], names, 1)
                 hint = f" Did you mean {close[0]!r}?" if close else ""
                 raise self._error_at(
                     code,
-                    f"the label {key!r} is not in classes ({few(names)}).{hint} Correct it, add it to classes=, "
+                    f"the label {brief(key)} is not in classes ({few(names)}).{hint} Correct it, add it to classes=, "
                     f"or leave its rows out.",
                 )
         return indices
@@ -214,10 +233,11 @@ class ClassEncoder(Encoder):
         for code, (key, number) in enumerate(zip(keys, numbers, strict=True)):
             if not isinstance(number, int) or not 0 <= number <= _LARGEST:
                 texts = sorted({_spellings(key)[0] for key in keys})
-                classes = f"classes={texts}" if len(texts) <= 5 else "classes=[...]"
+                short = len(texts) <= 5 and max(map(len, texts)) <= _SHOWN_CHARACTERS
+                classes = f"classes={texts}" if short else "classes=[...]"
                 raise self._error_at(
                     code,
-                    f"the label {key!r} is not a class index from 0 to {_LARGEST}. "
+                    f"the label {brief(key)} is not a class index from 0 to {_LARGEST}. "
                     f'Use label_mode="raw" if labels are numbers to predict, or {classes} if they name classes.',
                 )
         return [number for number in numbers if isinstance(number, int)]
@@ -228,7 +248,7 @@ class ClassEncoder(Encoder):
         advice = f"Name them with classes={texts}." if len(texts) <= 2 else 'Use label_mode="int" or "categorical".'
         return self._error_at(
             code,
-            f'label_mode="binary" needs the labels 0 and 1, or two names, but this is {keys[code]!r}, and there '
+            f'label_mode="binary" needs the labels 0 and 1, or two names, but this is {brief(keys[code])}, and there '
             f"are {len(texts)} labels ({few(texts)}). {advice}",
         )
 
@@ -281,7 +301,7 @@ class NumberEncoder(Encoder):
                 _as_numbers([value])
             except (ValueError, TypeError, OverflowError):
                 several = " Several label columns make one float32 vector." if self._vector else ""
-                message = f'the label {value!r} is not a number. Use label_mode="int" for class names.{several}'
+                message = f'the label {brief(value)} is not a number. Use label_mode="int" for class names.{several}'
                 if _is_missing(value):
                     message = "the label is missing. Fill it in, or leave the row out."
                 return self._blame(self._count + place, column, message)
@@ -314,7 +334,7 @@ def _as_numbers(values: Values) -> npt.NDArray[Any]:
 def _not_finite(value: Any, dtype: np.dtype[Any]) -> str:
     if _is_missing(value):
         return "the label is missing. Fill it in, or leave the row out."
-    return f"the label {value!r} is not a finite {dtype.name}."
+    return f"the label {brief(value)} is not a finite {dtype.name}."
 
 
 def _is_missing(key: Any) -> bool:

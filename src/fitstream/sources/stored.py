@@ -80,9 +80,10 @@ class StoredArray:
         if "h5py.Dataset" in kinds:
             if not leaf:
                 raise SourceError(f"{where} is a dataset of an HDF5 file that is closed. Keep the file open.")
-            hdf5.check_storage(leaf, where)
-            hdf5.check_numbers(leaf, where)
-            return StoredArray(leaf, "h5py")
+            with hdf5.hdf5_errors(os.fsdecode(leaf.file.filename)):
+                hdf5.check_storage(leaf, where)
+                hdf5.check_numbers(leaf, where)
+                return StoredArray(leaf, "h5py")
         if "zarr.Array" not in kinds:
             return None
         _check_codecs(leaf, where)
@@ -139,7 +140,8 @@ class StoredArray:
             import hdf5plugin  # noqa: F401  registers filters, as the user's own import of it did
         file = hdf5.open_hdf5(path)
         try:
-            return StoredRows(self._found(file, path, name), self._kind, file, self._axes)
+            with hdf5.hdf5_errors(path):
+                return StoredRows(self._found(file, path, name), self._kind, file, self._axes)
         except BaseException:
             file.close()
             raise
@@ -174,6 +176,8 @@ class StoredArray:
         """All of it, if it has one axis and at most 16 MiB; else None."""
         if len(self.shape) != 1 or self.shape[0] * self.dtype.itemsize > _SMALL_BYTES:
             return None
+        if self.block_bytes > 4 * _SMALL_BYTES:
+            return None
         rows = self.open()
         try:
             return np.asarray(rows.all())
@@ -198,7 +202,7 @@ def open_datasets(path: str, names: Sequence[Any], axes: Axes, *, allow_outside:
     tree = names[0] if len(names) == 1 else tuple(names)
     structure = Structure(tree)
     leaves = structure.flatten(tree)
-    with hdf5.open_hdf5(path) as file:
+    with hdf5.open_hdf5(path) as file, hdf5.hdf5_errors(path):
         if not leaves or not all(isinstance(name, str) and name.strip("/") for name in leaves):
             raise PlanError(f"from_hdf5({path!r}) needs names of datasets, not {tree!r}. {hdf5.told_names(file)}.")
         return structure.build([StoredArray.named(file, name, axes, allow_outside=allow_outside) for name in leaves])
@@ -302,7 +306,7 @@ class StoredRows:
     def _explained(self, error: Exception) -> Exception:
         if self._is_hdf5 and not self._array:
             return SourceError("its HDF5 file was closed. Keep it open until the loader is closed.")
-        if self._is_hdf5 and isinstance(error, OSError):
+        if self._is_hdf5 and not isinstance(error, MemoryError):
             name, path = self._array.name, os.fsdecode(self._array.file.filename)
             return SourceError(f"the dataset {name!r} can't be read: {error}. Restore the file.", file=path)
         return error

@@ -20,7 +20,7 @@ import numpy as np
 from fitstream.errors import PlanError, SourceError
 from fitstream.sources.columns import Arrow, Frame, Records, Rows, Table
 from fitstream.sources.files import FileSource, PathPacker, encode_path, is_inside
-from fitstream.sources.labels import ClassEncoder, Encoder, LabelMode, NumberEncoder, Values, check_labelling
+from fitstream.sources.labels import ClassEncoder, Encoder, LabelMode, NumberEncoder, Values, brief, check_labelling
 from fitstream.sources.table_files import TABLE_SUFFIXES, open_table_file
 
 __all__ = ["read_table"]
@@ -168,7 +168,7 @@ def _encode(values: Values, first: int, table: Table, column: str) -> list[bytes
         raise table.blame(first + paths.index(b""), column, "the path is empty. Fill it in, or leave the row out.")
     for row, path in enumerate(paths, first):
         if b"\0" in path:
-            raise table.blame(row, column, f"the path {os.fsdecode(path)!r} holds a zero byte; no file can.")
+            raise table.blame(row, column, f"the path {brief(os.fsdecode(path))} holds a zero byte; no file can.")
     return paths
 
 
@@ -178,9 +178,9 @@ def _encode_one(path: Any, row: int, table: Table, column: str) -> bytes:
     try:
         return os.fsencode(path)
     except TypeError:
-        raise table.blame(row, column, f"{path!r} is of type {type(path).__name__}, not a path.") from None
+        raise table.blame(row, column, f"{brief(path)} is of type {type(path).__name__}, not a path.") from None
     except UnicodeEncodeError:
-        raise table.blame(row, column, f"the path {path!r} has characters that no file name can have.") from None
+        raise table.blame(row, column, f"the path {brief(path)} has characters that no file name can have.") from None
 
 
 @final

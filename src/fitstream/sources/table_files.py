@@ -3,6 +3,9 @@
 Text is read as UTF-8, with or without a byte order mark. Bytes that are not UTF-8 are kept as they are (as Python keeps
 them in file names), so that a list of files whose names are not text works; labels and JSON syntax must be text.
 
+A name that an object of JSON has twice is refused: which of the two is meant can't be told. Python's own parser would
+take the last one.
+
 Separators are not guessed: `.csv` has commas, `.tsv` tabs. Quotes are read strictly. A stray quote would otherwise
 swallow all rows up to the next one, silently.
 """
@@ -20,9 +23,12 @@ from typing import Any, TextIO, final
 
 from fitstream.errors import SourceError
 from fitstream.sources.columns import CHUNK_ROWS, Table, arrow_values, record_values
-from fitstream.sources.labels import Values
+from fitstream.sources.labels import Values, brief
 
 __all__ = ["TABLE_SUFFIXES", "open_table_file"]
+
+#: What is looked at to tell whether a file is text.
+_START_BYTES = 4096
 
 
 def open_table_file(path: str) -> Table:
@@ -63,9 +69,15 @@ class _TextTable(Table):
     def _open(path: str) -> TextIO:
         try:
             with open(path, "rb") as file:
-                start = file.read(2)
-            if start in (b"\xff\xfe", b"\xfe\xff"):
-                raise SourceError("the table is UTF-16 text. Save it as UTF-8.", file=path)
+                start = file.read(_START_BYTES).partition(b"\n")[0]
+            if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise SourceError("the table is UTF-16 or UTF-32 text. Save it as UTF-8.", file=path)
+            if b"\0" in start:
+                raise SourceError(
+                    "the first line holds zero bytes: it is UTF-16 text, or no text. Save it as UTF-8.",
+                    file=path,
+                    line=1,
+                )
             return open(path, encoding="utf-8-sig", errors="surrogateescape", newline="")
         except OSError as error:
             raise SourceError(f"the table cannot be read: {error.strerror}.", file=path) from error
@@ -80,10 +92,17 @@ class _Delimited(_TextTable):
         super().__init__(path)
 
     def _read_names(self, file: TextIO, path: str) -> list[str]:
+        self.header_line = 1
+        reader, names = self._reader(file), list[str]()
         try:
-            names: list[str] = next(filter(None, self._reader(file)), [])
+            for names in reader:
+                if names:
+                    break
+                self.header_line = reader.line_num + 1
         except csv.Error as error:
-            raise SourceError(f"the header is malformed: {error}.", file=path, line=1) from None
+            raise SourceError(
+                f"the header is malformed: {self._told(error)}.", file=path, line=self.header_line
+            ) from None
         others = {mark: names[0].count(mark) for mark in ",;\t|" if mark != self._delimiter} if len(names) == 1 else {}
         mark = max(others, key=others.__getitem__, default="")
         if others.get(mark):
@@ -92,9 +111,15 @@ class _Delimited(_TextTable):
                 f"fields. Save it with {self._delimiter!r}, or pass pandas.read_csv({os.path.basename(path)!r}, "
                 f"sep={mark!r}) instead of its path.",
                 file=path,
-                line=1,
+                line=self.header_line,
             )
         return names
+
+    @staticmethod
+    def _told(error: csv.Error) -> str:
+        if "field limit" in str(error):
+            return f"a field is longer than {csv.field_size_limit():,} characters, perhaps because a quote isn't closed"
+        return str(error)
 
     def _reader(self, file: TextIO) -> Any:
         return csv.reader(file, delimiter=self._delimiter, strict=True)
@@ -114,8 +139,8 @@ class _Delimited(_TextTable):
                     first += len(rows)
             except csv.Error as error:
                 raise SourceError(
-                    f"the row is malformed: {error}. A field that holds a quote or a separator is written in quotes, "
-                    f'each quote inside doubled: "a ""b"" c".',
+                    f"the row is malformed: {self._told(error)}. A field that holds a quote or a separator is written "
+                    f'in quotes, each quote inside doubled: "a ""b"" c".',
                     file=self._path,
                     line=self.line(sys.maxsize),
                 ) from None
@@ -154,7 +179,7 @@ class _JsonList(_TextTable):
     """A JSON list of objects."""
 
     def _read_names(self, file: TextIO, path: str) -> list[str]:
-        self._records = _parse(json.load, file, path)
+        self._records = _parse(_DECODER.decode, file.read(), path)
         if not isinstance(self._records, list):
             what = f"an object with the names {list(self._records)!r:.200}" if isinstance(self._records, dict) else ""
             raise SourceError(
@@ -168,14 +193,17 @@ class _JsonList(_TextTable):
         for first in range(0, len(self._records), CHUNK_ROWS):
             yield record_values(self._records[first : first + CHUNK_ROWS], columns, first, self)
 
-    def line(self, row: int) -> int:
+    def line(self, row: int) -> int | None:
         with self._open(self._path) as file:
             text = file.read()
         decoder = json.JSONDecoder()
         place = text.index("[") + 1
-        for _ in range(row):
-            place = decoder.raw_decode(text, _past_blanks(text, place))[1]
-            place = text.index(",", place) + 1
+        try:
+            for _ in range(row):
+                place = decoder.raw_decode(text, _past_blanks(text, place))[1]
+                place = text.index(",", place) + 1
+        except RecursionError:
+            return None  # It went just about well when there were fewer callers.
         return text.count("\n", 0, _past_blanks(text, place)) + 1
 
 
@@ -185,7 +213,8 @@ class _JsonLines(_TextTable):
 
     def _read_names(self, file: TextIO, path: str) -> list[str]:
         for line, text in self._lines(file):
-            return _names_of(_parse(json.loads, text, path, line), path, line)
+            self.header_line = line
+            return _names_of(_parse(_DECODER.decode, text, path, line), path, line)
         return []
 
     @staticmethod
@@ -196,7 +225,8 @@ class _JsonLines(_TextTable):
         first = 0
         with self._open(self._path) as file:
             lines = self._lines(file)
-            while records := [_parse(json.loads, text, self._path, line) for line, text in islice(lines, CHUNK_ROWS)]:
+            decode = _DECODER.decode
+            while records := [_parse(decode, text, self._path, line) for line, text in islice(lines, CHUNK_ROWS)]:
                 yield record_values(records, columns, first, self)
                 first += len(records)
 
@@ -215,12 +245,13 @@ class _Parquet(Table):
             from pyarrow import parquet
         except ImportError:
             raise SourceError('reading Parquet needs pyarrow: pip install "fitstream[parquet]".', file=path) from None
-        self._errors = (OSError, pa.ArrowException)
+        self._errors = (OSError, ValueError, pa.ArrowException)  # names and texts that are not UTF-8 are a ValueError
         try:
             self._file = parquet.ParquetFile(path)
+            names = self._file.schema_arrow.names
         except self._errors as error:
             raise self._unreadable(path, error) from None
-        super().__init__(self._file.schema_arrow.names, f"table {path!r}", path)
+        super().__init__(names, f"table {path!r}", path)
 
     def chunks(self, columns: Sequence[str]) -> Iterator[list[Values]]:
         batches = self._file.iter_batches(CHUNK_ROWS, columns=list(columns))
@@ -246,10 +277,39 @@ def _parse(parse: Callable[[Any], Any], source: Any, path: str, line: int | None
         raise SourceError(
             f"not valid JSON: {error.msg}.{advice}", file=path, line=line or error.lineno, column=error.colno
         ) from None
+    except _TwiceNamed as error:
+        raise SourceError(
+            f"an object has the name twice: {brief(dict(error.pairs))}. Remove one.",
+            file=path,
+            line=line,
+            column=error.name,
+        ) from None
+    except ValueError:
+        digits = f"{sys.get_int_max_str_digits():,}"
+        raise SourceError(f"not readable as JSON: a number has over {digits} digits.", file=path, line=line) from None
     except RecursionError:
         raise SourceError("the JSON is nested too deeply.", file=path, line=line) from None
-    except ValueError as error:  # a number with more digits than Python reads
-        raise SourceError(f"not readable as JSON: {error}.", file=path, line=line) from None
+
+
+@final
+class _TwiceNamed(Exception):
+    """An object of JSON has a name more than once."""
+
+    def __init__(self, pairs: list[tuple[str, Any]], name: str) -> None:
+        super().__init__(name)
+        self.pairs = pairs
+        self.name = name
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceNamed(pairs, next(name for name in names if names.count(name) > 1))
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _names_of(record: Any, path: str, line: int | None = None) -> list[str]:

@@ -30,14 +30,15 @@ from fitstream.transforms.images import DecodeError, ImageOptions
 from fitstream.transforms.jpeg import JPEG_START, JpegHeader, read_jpeg_header
 from fitstream.transforms.pillow import (
     copy_pixels,
-    file_bytes,
     open_picture,
     orientation_of,
     picture_format,
     pillow_errors,
     storage_bytes,
+    tile_size,
 )
 from fitstream.transforms.resize import Fit, Part, fit, place, result_shape, stored_part, turn
+from fitstream.transforms.trimming import parts_of
 
 __all__ = ["DecodeError", "ImageDecoder"]
 
@@ -62,6 +63,7 @@ class ImageDecoder:
         self.fallback_count = 0
         self._options = options
         self._arena = arena
+        self._formats = options.formats
         self._colours = _COLOURS[options.channels]
         self._dtype = np.dtype(options.dtype)
         self._plan_jpeg = lru_cache(1024)(partial(_plan_jpeg, options))
@@ -80,8 +82,11 @@ class ImageDecoder:
             DecodeError: If the bytes are no whole picture that can be read, or it has another size than `out`.
             TooLarge: If the arena can't give what the picture needs.
         """
-        if encoded[:3] != JPEG_START:
-            return self._decode_with_pillow(picture_format(encoded), encoded, out, None)
+        name = "JPEG" if encoded[:3] == JPEG_START else picture_format(encoded)
+        if self._formats is not None and name not in self._formats:
+            raise DecodeError(f"it is a {name} picture, where formats={self._formats} are allowed")
+        if name != "JPEG":
+            return self._decode_with_pillow(name, encoded, out, None)
         header = read_jpeg_header(encoded)
         _check_pixels(header.height, header.width, self._options)
         if header.components == 4:  # libjpeg leaves CMYK to its caller
@@ -122,9 +127,13 @@ class ImageDecoder:
         self, name: str, encoded: memoryview, out: npt.NDArray[Any] | None, header: JpegHeader | None
     ) -> npt.NDArray[Any]:
         options, arena = self._options, self._arena
-        arena.charge(file_bytes(name, encoded))
-        with open_picture(name, encoded) as image:
+        chosen = parts_of(name, encoded)
+        arena.charge(chosen.copied_bytes)
+        with open_picture(name, encoded, chosen) as image:
             _check_pixels(image.height, image.width, options)
+            _check_pixels(*tile_size(image), options)
+            if header is not None and image.size != (header.width, header.height):
+                raise DecodeError("it is a JPEG whose headers contradict each other")
             arena.charge(storage_bytes(name, image))
             if header is not None and header.coefficient_bytes:
                 arena.charge(header.coefficient_bytes)

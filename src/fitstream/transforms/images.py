@@ -12,10 +12,13 @@ from typing import Any, Literal, TypeAlias
 
 from fitstream.errors import PlanError
 
-__all__ = ["DecodeError", "ImageOptions", "Interpolation", "Resize"]
+__all__ = ["FORMATS", "DecodeError", "ImageOptions", "Interpolation", "Resize"]
 
 Resize: TypeAlias = Literal["stretch", "crop", "pad"]
 Interpolation: TypeAlias = Literal["bilinear", "area", "nearest", "cubic", "lanczos"]
+
+#: Formats that are read, by the first bytes of a file.
+FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF")
 
 _RESIZES = ("stretch", "crop", "pad")
 #: OpenCV's own limit.
@@ -47,6 +50,7 @@ class ImageOptions:
         interpolation: "bilinear" | "area" | "nearest" | "cubic" | "lanczos".
         dtype: "uint8" (0 to 255) or "float32" (0 to 1).
         max_pixels: A picture that declares more is refused before it is decoded.
+        formats: Names of the formats that are read; None for all.
     """
 
     size: tuple[int, int] | None = None
@@ -55,6 +59,7 @@ class ImageOptions:
     interpolation: Interpolation = "bilinear"
     dtype: str = "uint8"
     max_pixels: int = 89_478_485
+    formats: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _choice("channels", self.channels, (1, 3, 4))
@@ -68,6 +73,8 @@ class ImageOptions:
             )
         if self.max_pixels <= 0:
             raise PlanError(f"max_pixels={self.max_pixels!r} must be positive.")
+        if self.formats is not None and not (self.formats and set(self.formats) <= set(FORMATS)):
+            raise PlanError(f"formats={self.formats!r} must name some of {', '.join(FORMATS)}.")
 
     def scratch_bytes(self, pixels: int) -> int:
         """Scratch that suffices for a JPEG of this many pixels, decoded in full and neither progressive nor turned."""

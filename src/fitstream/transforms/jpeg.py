@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+from itertools import islice
 from typing import NamedTuple
 
 from fitstream.transforms.images import DecodeError
@@ -23,6 +24,8 @@ _ENDS = frozenset({_SOS, _EOI})
 _PASSED = frozenset({0xFFC4, 0xFFDB, 0xFFDD, 0xFFE0, *range(0xFFE2, 0xFFF0), 0xFFFE})
 _FRAMES = frozenset({*range(0xFFC0, 0xFFD0)} - {0xFFC4, 0xFFC8, 0xFFCC})
 _PROGRESSIVE = frozenset({0xFFC2, 0xFFC6, 0xFFCA, 0xFFCE})
+#: Each scan of a progressive picture is a walk over all of it, for as little as some ten bytes. Programs write ten.
+_SCAN, _MOST_SCANS = re.compile(rb"\xff\xda"), 256
 #: Markers without a length: TEM and the restart markers.
 _BARE = frozenset({0xFF01, *range(0xFFD0, 0xFFD8)})
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
@@ -58,7 +61,7 @@ def read_jpeg_header(encoded: memoryview) -> JpegHeader:
     Args:
         encoded: The file's bytes, which begin with `JPEG_START`.
     Raises:
-        DecodeError: If they end, or the picture does, before its first scan.
+        DecodeError: If they end, or the picture does, before its first scan; or the scans are too many.
     """
     orientation, frame, frame_at = 1, 0, 0
     at = 2
@@ -88,11 +91,19 @@ def read_jpeg_header(encoded: memoryview) -> JpegHeader:
         if frame and marker == _SOS:
             height, width, components = _FRAME.unpack_from(encoded, frame_at)
             whole = frame in _PROGRESSIVE or encoded[at + 4] < components
-            held = _coefficient_bytes(encoded, frame_at, height, width, components) if whole else 0
+            held = 0
+            if whole:
+                _check_scans(encoded, at)
+                held = _coefficient_bytes(encoded, frame_at, height, width, components)
             return JpegHeader(height, width, components, orientation, held)
     except (IndexError, struct.error):
         pass
     raise DecodeError(f"it begins as a JPEG, but its {len(encoded):,} bytes end within the header: it is cut off")
+
+
+def _check_scans(encoded: memoryview, first: int) -> None:
+    if sum(1 for _ in islice(_SCAN.finditer(encoded, first), _MOST_SCANS + 1)) > _MOST_SCANS:
+        raise DecodeError(f"it is a progressive JPEG of more than {_MOST_SCANS} scans, which no program writes")
 
 
 def _coefficient_bytes(encoded: memoryview, frame_at: int, height: int, width: int, components: int) -> int:
@@ -120,9 +131,9 @@ def exif_orientation(tiff: memoryview | bytes) -> int:
         (directory,) = struct.unpack_from(order + "I", tiff, 4)
         (count,) = struct.unpack_from(order + "H", tiff, directory)
         for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(order + "HH", tiff, entry)
+            tag, kind, count_of_values = struct.unpack_from(order + "HHI", tiff, entry)
             if tag == _ORIENTATION:
-                if kind not in _INTEGERS:
+                if kind not in _INTEGERS or count_of_values != 1:
                     return 1
                 (value,) = struct.unpack_from(order + _INTEGERS[kind], tiff, entry + 8)
                 return int(value) if 1 <= value <= 8 else 1

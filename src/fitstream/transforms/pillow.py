@@ -27,10 +27,10 @@ from PIL.ImageFile import ImageFile
 from fitstream.spec import aligned
 from fitstream.transforms.images import DecodeError
 from fitstream.transforms.jpeg import JPEG_START, exif_orientation
+from fitstream.transforms.trimming import Parts
 
 __all__ = [
     "copy_pixels",
-    "file_bytes",
     "open_picture",
     "orientation_of",
     "picture_format",
@@ -38,6 +38,7 @@ __all__ = [
     "set_settings",
     "settings",
     "storage_bytes",
+    "tile_size",
 ]
 
 _PLUGINS: dict[str, type[ImageFile]] = {
@@ -89,6 +90,7 @@ _STRIP_PIXELS = 65_536
 _STRIP_PIXEL_BYTES = 16
 
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_WHITE_IS_ZERO = 258, 262, 0
+_TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 322, 323
 
 
 def picture_format(encoded: memoryview) -> str:
@@ -111,20 +113,19 @@ def picture_format(encoded: memoryview) -> str:
     raise DecodeError(f"it begins with {start!r}; it is not a {', '.join(others)} or {last} picture")
 
 
-def file_bytes(name: str, encoded: memoryview) -> int:
-    """Bytes of the copies of the encoded file that Pillow makes in this format."""
-    return aligned(len(encoded) * (3 if name == "WebP" else 1))
-
-
 @contextmanager
-def open_picture(name: str, encoded: memoryview) -> Iterator[ImageFile]:
+def open_picture(name: str, encoded: memoryview, chosen: Parts) -> Iterator[ImageFile]:
     """Read the header. Decodes nothing yet; frees all that Pillow holds at the end, without waiting for the collector.
 
+    Args:
+        name: The format.
+        encoded: The file's bytes.
+        chosen: The parts of them that Pillow is given.
     Raises:
         DecodeError: If Pillow can't read it.
     """
     with pillow_errors(name):
-        image = _PLUGINS[name](BytesIO(encoded))
+        image = _PLUGINS[name](BytesIO(b"".join([encoded[start:stop] for start, stop in chosen.parts])))
     try:
         yield image
     finally:
@@ -150,8 +151,25 @@ def storage_bytes(name: str, image: ImageFile) -> int:
     if name == "WebP":
         held += pixels * 12  # two canvases of libwebp's and a copy of the frame
     elif name == "TIFF":
-        held += held + pixels * 4  # the turned copy, and a strip of libtiff's that may be the whole picture
+        # The turned copy; and a strip of libtiff's that may be the whole picture, or a tile that may be larger.
+        height, width = tile_size(image)
+        held += held + max(pixels, height * width) * _tiff_pixel_bytes(image)
+    elif name == "BMP" and image.tile and image.tile[0][0] == "bmp_rle":
+        held += pixels * 3  # unpacked by Python: the bytes, which grow with room to spare, and a copy
     return aligned(held) + aligned(min(pixels, max(image.width, _STRIP_PIXELS)) * _STRIP_PIXEL_BYTES)
+
+
+def tile_size(image: ImageFile) -> tuple[int, int]:
+    """`(height, width)` of the tiles that a TIFF is in; (1, 1) where it has none, or no numbers for them."""
+    tags: Any = getattr(image, "tag_v2", {})
+    height, width = tags.get(_TIFF_TILE_LENGTH, 1), tags.get(_TIFF_TILE_WIDTH, 1)
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else (1, 1)
+
+
+def _tiff_pixel_bytes(image: ImageFile) -> int:
+    tags: Any = getattr(image, "tag_v2", {})
+    bits: tuple[int, ...] = tags.get(_TIFF_BITS, (8,))
+    return max(4, -(-sum(bits) // 8))
 
 
 def orientation_of(name: str, image: ImageFile) -> int:
@@ -184,6 +202,8 @@ def copy_pixels(image: ImageFile, out: npt.NDArray[np.uint8]) -> None:
             f"{what}, with no agreed way to 0..255", "Convert it first, or read it in a map over its path."
         )
     height, width, channels = out.shape
+    if image.size != (width, height):
+        raise DecodeError(f"its header declares {height} x {width} pixels, its data {image.height} x {image.width}")
     if channels < 4:
         # Pillow warns when it drops a palette's transparency, and would carry a colour key along.
         image.info.pop("transparency", None)
