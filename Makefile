@@ -45,6 +45,10 @@ test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch
 soak: $(VENV)/test.stamp $(VENV)/backends.stamp ## What takes minutes: every split of lanes, many epochs, random kills
 	$(PYTEST) tests/soak/every_split.py tests/soak/long_runs.py
 	$(PY) tests/soak/stress_processes.py 120
+	rm -f .soak/report.txt
+	$(PYTEST) tests/soak/every_fault.py
+	SOAK_REPORT=.soak/report.txt $(PY) tests/soak/worker_kills.py 1000
+	SOAK_REPORT=.soak/report.txt $(PY) tests/soak/main_kills.py 100
 	$(PYTEST) tests/test_resuming_machine.py --hypothesis-profile=soak
 	BACKENDS='$(BACKENDS)' $(PY) tests/soak/checkpoint_kills.py 20
 	$(PYTEST) --hypothesis-profile=soak --timeout=3600 tests/test_fuzz.py

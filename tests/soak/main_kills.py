@@ -24,6 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
 
 from herding import MARK, processes_of
+from report import report
 
 LIMIT_S = 2.0
 MODES = ("threads", "processes", "generator", "workers=0")
@@ -194,7 +195,7 @@ def main(count: int = 100, seed: int = 0) -> int:
     took_s = time.monotonic() - begun
     told = [found.told(what) for what, found in all_found.items()]
     head = f"main_kills, seed {seed}, {took_s:.0f} s, load {os.getloadavg()[0]:.1f}, fs.fit on torch: {training}"
-    sys.stdout.write("\n".join([head, *told]) + "\n")
+    report("\n".join([head, *told]))
     return int(any(found.problems for found in all_found.values()))
 
 

@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 import numpy as np
 from loops import leaves, told
 from PIL import Image
+from report import report
 
 import fitstream as fs
 from fitstream.events import WorkerLost, WorkerStarted
@@ -213,7 +214,7 @@ def main(count: int = 1000, seed: int = 0) -> int:
     with tempfile.TemporaryDirectory() as folder:
         kills = soak(count, seed, Path(folder))
     took_s = time.monotonic() - begun
-    sys.stdout.write(f"worker_kills, seed {seed}, {took_s:.0f} s, load {os.getloadavg()[0]:.1f}\n{kills.told()}\n")
+    report(f"worker_kills, seed {seed}, {took_s:.0f} s, load {os.getloadavg()[0]:.1f}\n{kills.told()}")
     return int(bool(kills.wrong or kills.lost or kills.doubled) or float(np.percentile(kills.fresh_s, 99)) >= 2)
 
 
