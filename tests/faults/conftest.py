@@ -1,4 +1,4 @@
-"""Tests of faults share the helpers of tests/engine, and one herd of child programs."""
+"""Tests of faults share the helpers of tests/engine, the long forms in tests/soak, and one herd of child programs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "soak"))
 
 from herding import Herd
 

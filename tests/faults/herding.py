@@ -101,14 +101,25 @@ def processes_of(name: str) -> list[int]:
     return found
 
 
-def watch(pid: int, limit_s: float) -> tuple[int | None, float]:
-    """Wait for a process; wake it when it stops, and end it at its deadline."""
+def watch(pid: int, cell: dict[str, Any]) -> tuple[int | None, float]:
+    """Wait for a process; wake it when it stops, and end it at its deadline.
+
+    Args:
+        pid: The process.
+        cell: Says when that is, and for how long it may stay stopped, with all that it started.
+    """
+    limit_s, stopped_s = cell["limit_s"], cell.get("stopped_s", 0)
     begun_s = time.monotonic()
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
         took_s = time.monotonic() - begun_s
         if ended and os.WIFSTOPPED(status):
-            os.kill(pid, signal.SIGCONT)
+            others = processes_of(cell["name"]) if stopped_s else []
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                for one in (*others, pid):
+                    os.kill(one, number)
+                if number == signal.SIGSTOP:
+                    time.sleep(stopped_s)
         elif ended:
             return os.waitstatus_to_exitcode(status), took_s
         elif took_s > limit_s:
@@ -132,7 +143,7 @@ def main() -> None:
                 os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), fd)
             cells.run(cell)
             return
-        code, took_s = watch(pid, cell["limit_s"])
+        code, took_s = watch(pid, cell)
         sys.stdout.write(json.dumps({"code": code, "took_s": took_s}) + "\n")
         sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""The main process killed, or interrupted by Ctrl-C, at random moments: nothing of ours is left, and the next start works.
+"""The main process killed, or interrupted by Ctrl-C, at random moments: nothing is left, and the next one starts.
 
 `python tests/soak/main_kills.py [KILLS] [SEED]`: so many of `kill -9` and as many of Ctrl-C, some minutes for 100. The
 victim opens a loader, takes some batches, leaves the epoch in the middle, closes, and starts again; it tells where it

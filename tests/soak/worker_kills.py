@@ -1,11 +1,11 @@
 """Workers killed at random moments: no sample lost or doubled, each batch equal to an undisturbed run's, and soon.
 
-`python tests/soak/worker_kills.py [KILLS] [SEED]`; 1,000 kills take some minutes on two quiet cores. Three kinds of source in
-three splits of lanes share the kills: SIGKILL and SIGSEGV from outside, to a worker that was told to have started, and
-`os._exit` and a real segmentation fault from inside, in a function that finds a file.
+`python tests/soak/worker_kills.py [KILLS] [SEED]`; 1,000 kills take some minutes on two quiet cores. Three kinds of
+source in three splits of lanes share the kills: SIGKILL and SIGSEGV from outside, to a worker that was told to have
+started, and `os._exit` and a real segmentation fault from inside, in a function that finds a file.
 
-How soon is measured twice: from the kill to the next batch, which may have been ready; and to the first batch that can't
-have been, since the ring has fewer slots than came between.
+How soon is measured twice: from the kill to the next batch, which may have been ready; and to the first batch that
+can't have been, since the ring has fewer slots than came between.
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ def datasets(root: Path, mark: Path) -> dict[str, fs.Dataset]:
             yield np.full(8, i, np.float32), i
 
     arrays = np.arange(COUNT * 8, dtype=np.float64).reshape(COUNT, 8), np.arange(COUNT)
+    pictures = fs.from_table(rows, root=root, image_size=(32, 32), label_mode="raw")
     return {
-        "folder": fs.from_table(rows, root=root, image_size=(32, 32), label_mode="raw").shuffle(1).map(noised).batch(SIZE),
+        "folder": pictures.shuffle(1).map(noised).batch(SIZE),
         "arrays": fs.from_arrays(arrays).shuffle(2).map(noised).batch(SIZE),
         "generator": fs.from_generator(numbers).map(noised).batch(SIZE),
     }  # fmt: skip

@@ -50,8 +50,8 @@ class Overdue(NamedTuple):
 
     Attributes:
         token: Of the chunk.
-        row: The row that was in the making; or None where rows were read together, several lanes stood still, or
-            nothing was begun.
+        row: The row that was in the making; or None where it isn't known to be at fault: rows were read together,
+            several lanes stood still, all of the process did, or nothing was begun.
         after_s: For how long.
         stack: Where it was.
     """

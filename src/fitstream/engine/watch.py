@@ -77,9 +77,11 @@ class Watch:
             chunk, _ = process.in_flight[mark.token]
             alone = mark.at_one_row or chunk.row_count == 1
             if after_s > (limit_s if alone else limit_s * chunk.row_count):
-                # Lanes that stand still together may wait for one of them, which holds the interpreter lock.
-                known = alone and sum(one_s > limit_s / 2 for one_s in spent_s) == 1
-                return Overdue(mark.token, mark.row if known else None, after_s, process.stack(mark.thread))
+                stack = process.stack(mark.thread)
+                # Lanes that stand still together may wait for one of them, which holds the interpreter lock. And who
+                # can't tell where it is may have been stopped from outside.
+                known = alone and stack and sum(one_s > limit_s / 2 for one_s in spent_s) == 1
+                return Overdue(mark.token, mark.row if known else None, after_s, stack)
         return Overdue(NOTHING, None, quiet_s, "") if not marks and quiet_s > limit_s else None
 
     def marks_of(self, process: Process) -> list[LaneMark]:
