@@ -16,6 +16,7 @@ else, and a function that works in threads would fail in processes.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, final
@@ -29,6 +30,8 @@ __all__ = ["Damaged", "TooBig", "Unpackable", "pack_samples", "unpack_samples"]
 
 #: Booleans, numbers, times, and text of a fixed width.
 _KINDS = frozenset("biufcmMSU")
+#: The same as `dtype.str` writes them.
+_DTYPE = re.compile(r"[<>|][biufcmMSU][0-9]+(\[[0-9A-Za-z]+\])?")
 #: JSON takes these as they are.
 _PLAIN = frozenset((str, float, bool, type(None)))
 _SIZE = struct.Struct("<Q")
@@ -184,11 +187,11 @@ class _Taker:
         return _RARE[kind](self, *node[1:])
 
     def _array(self, shape: Sequence[int], dtype: str) -> npt.NDArray[Any]:
-        kind = np.dtype(dtype)
-        # NumPy would take an array of objects, that is, of addresses; and an axis of -1, and count backwards.
-        if kind.kind not in _KINDS or (shape and min(shape) < 0):
+        # NumPy would take an array of objects, that is, of addresses; parse a text with commas as Python; and take an
+        # axis of -1 for the rest.
+        if not _DTYPE.fullmatch(dtype) or (shape and min(shape) < 0):
             raise ValueError(f"an array of dtype {dtype} and shape {shape}")
-        array: npt.NDArray[Any] = np.ndarray(shape, kind, self._memory, self._first)
+        array: npt.NDArray[Any] = np.ndarray(shape, dtype, self._memory, self._first)
         self._first += aligned(array.nbytes)
         return array
 

@@ -32,6 +32,7 @@ class FakePool:
     shared_bytes = 1000
     checking = False
     differs = False
+    lost_count = 0
 
     def __init__(self, plan: Plan, lane_counts: list[int], emit: Any, **_: Any) -> None:
         if FakePool.gate is not None:
@@ -181,6 +182,16 @@ def test_lanes_move_back_where_processes_bring_nothing_and_are_not_tried_again(b
         bench.window(waited=0.3, blocked=0.9)
     assert bench.tuner._starter is started
     assert "processes" not in bench.crew.moves[2:]
+
+
+def test_lanes_stay_in_processes_where_some_died_since_a_thread_would_end_the_program(bench: Bench) -> None:
+    bench.start_processes()
+    bench.window(waited=0.3, blocked=0.6)
+    bench.crew.pool.lost_count = 1
+    for _ in range(10):
+        bench.window(waited=0.3)
+    assert "threads" not in bench.crew.moves
+    assert "died" in bench.reasons()[1]
 
 
 @pytest.mark.parametrize("error", [fs.PlanError("map(f): closure variable 'lock'"), OSError("File too large")])

@@ -30,7 +30,7 @@ def running_calls() -> Iterator[tuple[str, str]]:
                 name = ast.unparse(node.func)
                 if RUNNING.fullmatch(name):
                     yield file.relative_to(PACKAGE).as_posix(), name
-            elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            elif isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
                 yield file.relative_to(PACKAGE).as_posix(), "allow_pickle"
 
 

@@ -9,6 +9,7 @@ generator goes on from a state of its own.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from fitstream.sources.base import Sequential
 from fitstream.spec import copied
 
 __all__ = ["Reading"]
+
+_NO_MORE = object()
 
 
 @final
@@ -196,15 +199,23 @@ class Reading:
         length = self._source.length
         given: list[Any] = []
         assert self._iterator is not None
-        try:
+        with self._asking():
             while len(given) < want and (length is None or self._index < length):
                 self.progress.begin()
-                sample = next(self._iterator)
+                sample = next(self._iterator, _NO_MORE)
+                if sample is _NO_MORE:
+                    return given, True
                 self._digest = rolled(self._digest, sample)
                 given.append(copied(sample) if self._copies else sample)
                 self._index += 1
-        except StopIteration:
-            return given, True
+        return given, length is not None and self._index >= length
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Say what the generator raises as a failure of the sample that it was asked for."""
+        self.progress.begin()
+        try:
+            yield
         except FitstreamError:
             raise
         except BaseException as error:
@@ -213,28 +224,18 @@ class Reading:
             raise self._filler.chain.failure(error, self._index, "read") from error
         finally:
             self.progress.end()
-        return given, length is not None and self._index >= length
 
     def _open(self, run: Run) -> None:
         """Start the pass, and go to the step that the run begins with."""
         replay = run.replay if self._step else None
         own = None if replay is None or replay.own is None else json.loads(replay.own)
-        self.progress.begin()
-        try:
+        with self._asking():
             started = self._source.start(self._owner, own)
             self._iterator, self._maker = started.samples, started.maker
             if not started.restored:
                 self._read_again(self._step * self._size, run, replay)
             elif replay is not None:
                 self._index, self._digest = self._step * self._size, replay.digest or 0
-        except FitstreamError:
-            raise
-        except BaseException as error:
-            if is_ctrl_c(error):
-                raise
-            raise self._filler.chain.failure(error, self._index, "read") from error
-        finally:
-            self.progress.end()
 
     def _read_again(self, count: int, run: Run, replay: Replay | None) -> None:
         assert self._iterator is not None
