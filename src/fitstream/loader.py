@@ -7,7 +7,6 @@ time; a new one ends the older. An error closes the lanes before it is raised; t
 from __future__ import annotations
 
 import threading
-import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, final
@@ -19,7 +18,6 @@ from fitstream.errors import LoaderClosed, PlanError, Stalled, StateError
 from fitstream.events import LanesChanged, Observer
 from fitstream.measures import Delivered, Meter, Stats
 from fitstream.plan import Plan
-from fitstream.sources.base import Source
 from fitstream.spec import format_bytes
 
 if TYPE_CHECKING:
@@ -79,17 +77,24 @@ class Stream:
         meter, plan = self._loader._meter, self._loader.plan
         while (got := self._pipeline.take(self._run, self._number)) is not None:
             slot, leaves = got
+            del got
+            meter.begin(slot.pass_index, slot.step)
             if slot.bad:
-                meter.found_bad(slot.bad, plan)
+                try:
+                    meter.found_bad(slot.bad, slot.rows, plan)
+                except BaseException:
+                    del leaves  # who keeps the error keeps this frame, which must not keep the batch's memory
+                    raise
             self._number += 1
             self.position = (slot.pass_index + 1, 0) if slot.last_of_pass else (slot.pass_index, slot.step + 1)
             self._loader._next = self.position
             self._loader._bookmark.moved(self.position, slot.replay)
-            if slot.bad and slot.sample_count == 0:
-                del got, leaves
-                continue
             if slot.last_of_pass:
-                self._loader._tell_changed(self._pipeline.crew.tally)
+                meter.tell_changed(self._pipeline.crew.tally, plan)
+            if slot.bad and slot.sample_count == 0 and (slot.rows == 0 or plan.needs.ranks == 1):
+                meter.end(last_of_pass=slot.last_of_pass)
+                del leaves
+                continue
             batch = plan.batch_structure.build(leaves)
             return Delivered(batch, slot.pass_index, slot.step, slot.sample_count, slot.last_of_pass)
         return None
@@ -137,7 +142,6 @@ class Loader:
         self._live: weakref.ref[Stream] | None = None
         self._peak_bytes = self._copy_count = 0
         self._tally = Tally()
-        self._told_changed = False
         self._closed = False
         processes = 0 if plan.auto_processes else plan.process_count
         self._lanes = LanesChanged(plan.lane_count, processes, plan.lane_reason)
@@ -289,22 +293,7 @@ class Loader:
             if self._finalizer is not None:
                 self._finalizer.detach()
         pipeline.close(patient=patient)
-        self._tell_changed(tally)
-
-    def _tell_changed(self, tally: Tally) -> None:
-        """Warn once of files that were changed while they were in use."""
-        if tally.changed_count == 0 or self._told_changed:
-            return
-        self._told_changed = True
-        source = self.plan.source
-        path = source.path(tally.changed_index) if isinstance(source, Source) else None
-        warnings.warn(
-            f"Files were changed after the dataset was made, {path or f'sample {tally.changed_index}'} for one "
-            f"({tally.changed_count:,} reads so far). Batches hold what the files hold now, so a pass may differ from "
-            "the one before. Make the dataset anew when the files are final.",
-            RuntimeWarning,
-            stacklevel=5,
-        )
+        self._meter.tell_changed(tally, self.plan)
 
     def stats(self) -> Stats:
         """What was measured so far, over all epochs."""

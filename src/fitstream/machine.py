@@ -66,12 +66,12 @@ def memory_limit_bytes() -> int:
 
 
 def oom_kill_count() -> int | None:
-    """Processes that the system has killed because memory ran out, as far as it counts them here; else None."""
-    counts = [_named("/proc/vmstat", "oom_kill")]
+    """Processes that the system has killed because memory ran out: of this cgroup, or else of all; None if unknown."""
+    counts: list[int | None] = []
     for group in _own_groups("memory"):
         counts += [_named(f"{group}/{name}", "oom_kill") for name in ("memory.events", "memory.oom_control")]
     known = [count for count in counts if count is not None]
-    return sum(known) if known else None
+    return sum(known) if known else _named("/proc/vmstat", "oom_kill")
 
 
 def private_bytes(pid: int) -> int:

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, final
 
+from fitstream.chain import Tally
 from fitstream.errors import SampleError
 from fitstream.events import BadSampleFound, BatchDelivered, Event, Observer, PassEnded, PassStarted
 from fitstream.plan import Plan
 from fitstream.policy import BadSample
+from fitstream.sources.base import Source
 
 __all__ = ["Delivered", "Meter", "Stats"]
 
@@ -113,20 +115,55 @@ class Meter:
         self.pass_index = self.step = self.batch_count = self.sample_count = 0
         self.elapsed_s = self.waited_s = 0.0
         self._since: float | None = None
+        self._pass = -1
         self._pass_batches = self._pass_samples = 0
         self._bad: dict[tuple[int | None, str | None], BadSample] = {}
-        self._bad_counts: dict[int, int] = {}
+        #: Steps and rows of the bad samples of the pass: what is met again when it is run again counts once.
+        self._bad_rows: set[tuple[int, int]] = set()
+        self._told_changed = False
 
     @property
     def bad_samples(self) -> tuple[BadSample, ...]:
         """Those that were skipped or replaced, each once."""
         return tuple(self._bad.values())
 
-    def found_bad(self, found: Sequence[BadSample], plan: Plan) -> None:
+    def begin(self, pass_index: int, step: int) -> None:
+        """The batch of a step is there."""
+        if pass_index != self._pass:
+            self._bad_rows.clear()
+        if pass_index != self._pass or step == 0:
+            self._pass, self._pass_batches, self._pass_samples = pass_index, 0, 0
+            self.emit(PassStarted(pass_index))
+
+    def end(self, *, last_of_pass: bool) -> None:
+        """It was delivered, or left out."""
+        if last_of_pass:
+            self.emit(PassEnded(self._pass, self._pass_batches, self._pass_samples))
+
+    def tell_changed(self, tally: Tally, plan: Plan) -> None:
+        """Warn once of files that were changed while they were in use."""
+        if tally.changed_count == 0 or self._told_changed:
+            return
+        self._told_changed = True
+        path = plan.source.path(tally.changed_index) if isinstance(plan.source, Source) else None
+        warnings.warn(
+            f"Files were changed after the dataset was made, {path or f'sample {tally.changed_index}'} for one "
+            f"({tally.changed_count:,} reads so far). Batches hold what the files hold now, so a pass may differ from "
+            "the one before. Make the dataset anew when the files are final.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+
+    def found_bad(self, found: Sequence[BadSample], row_count: int, plan: Plan) -> None:
         """Take in the bad samples of a batch.
 
+        Args:
+            found: The bad samples.
+            row_count: Rows that the batch is left with.
+            plan: What runs.
         Raises:
-            SampleError: If there are more in the pass than the policy allows.
+            SampleError: If there are more in the pass than the policy allows, or one rank of several is left without a
+                batch, so that it would take fewer steps.
         """
         found = sorted(found, key=lambda bad: bad.row)
         for bad in found:
@@ -140,20 +177,27 @@ class Meter:
                 )
             self._bad.setdefault((bad.index, bad.path), bad)
             self.emit(BadSampleFound(bad))
-        pass_index = found[0].pass_index
-        count = self._bad_counts.get(pass_index, 0) + len(found)
-        self._bad_counts = {pass_index: count}  # of older passes nobody asks any more
-        total = plan.pass_sample_count
+        self._bad_rows.update((bad.step, bad.row) for bad in found)
+        count, total = len(self._bad_rows), plan.pass_sample_count
         if total is None:
-            total = self.sample_count + count
+            total = count + (self._pass_batches if plan.whole_batches else self._pass_samples)
         if not plan.policy.allows(count, total):
             raise SampleError(
-                f"{count:,} of {total:,} samples of pass {pass_index} are bad, more than "
+                f"{count:,} of {total:,} samples of pass {found[0].pass_index} are bad, more than "
                 f"max_bad_fraction={plan.policy.max_bad_fraction:g} allows. The last one: {found[-1].reason}. "
                 "loader.stats().bad_samples lists all. Mend them, or raise max_bad_fraction.",
                 index=found[-1].index,
                 path=found[-1].path,
                 stage=found[-1].stage,
+            )
+        if row_count == 0 and plan.needs.ranks > 1:
+            raise SampleError(
+                f"all samples of this rank's part of batch {found[0].step} are bad, and to leave it out would give "
+                'this rank fewer steps than the others. Use on_bad_sample="replace", or last="pad". The first one: '
+                f"{found[0].reason}",
+                index=found[0].index,
+                path=found[0].path,
+                stage=found[0].stage,
             )
 
     def asked(self) -> float:
@@ -171,16 +215,11 @@ class Meter:
         self.pass_index, self.step = delivered.pass_index, delivered.step
         self.batch_count += 1
         self.sample_count += delivered.sample_count
-        if not self._observers:
-            return
-        if delivered.step == 0:
-            self._pass_batches = self._pass_samples = 0
-            self.emit(PassStarted(delivered.pass_index))
         self._pass_batches += 1
         self._pass_samples += delivered.sample_count
-        self.emit(BatchDelivered(delivered.pass_index, delivered.step, delivered.sample_count, now - asked))
-        if delivered.last_of_pass:
-            self.emit(PassEnded(delivered.pass_index, self._pass_batches, self._pass_samples))
+        if self._observers:
+            self.emit(BatchDelivered(delivered.pass_index, delivered.step, delivered.sample_count, now - asked))
+        self.end(last_of_pass=delivered.last_of_pass)
 
     def pause(self) -> None:
         self._since = None

@@ -36,10 +36,10 @@ except ImportError as error:
         "fitstream[jax]."
     ) from error
 
-from fitstream.errors import LoaderClosed, PlanError
+from fitstream.errors import FitstreamError, LoaderClosed, PlanError
 from fitstream.loader import Loader, Stream
 
-__all__ = ["KEPT", "KerasDataset", "check_batch", "keras", "next_pass", "runs_once"]
+__all__ = ["KEPT", "KerasDataset", "check_batch", "keras", "next_pass", "runs_once", "too_short"]
 
 #: Keras looks at no more than this many batches before it trains: TensorFlow at two, the others at one.
 KEPT = 2
@@ -152,7 +152,10 @@ class KerasDataset(keras.utils.PyDataset):
             return self._kept[place]
         if place >= KEPT:
             self._kept = []  # now, because the ring may have no other slot
-        batch = self._open().take().batch
+        try:
+            batch = self._open().take().batch
+        except StopIteration:
+            raise too_short(place, self._length) from None
         self._read += 1
         if place < KEPT:
             self._kept.append(batch)
@@ -182,6 +185,14 @@ class KerasDataset(keras.utils.PyDataset):
             self._stream = self._loader.stream(first_pass=first_pass, first_step=first_step, steps=steps)
             self._start = self._stream.position
         return self._stream
+
+
+def too_short(given: int, planned: int) -> FitstreamError:
+    """The error of an epoch that ends before the last batch that Keras was told of."""
+    return FitstreamError(
+        f"{planned - given} of {planned} batches had bad samples alone and were skipped, so that Keras would get fewer "
+        'than it was told. Use on_bad_sample="replace", or larger batches.'
+    )
 
 
 def next_pass(loader: Loader) -> int | None:

@@ -30,8 +30,8 @@ from typing import Any, final
 import numpy as np
 
 from fitstream.adapters.class_weights import map_tree
-from fitstream.adapters.keras import keras, next_pass, runs_once
-from fitstream.errors import FitstreamError, LoaderClosed
+from fitstream.adapters.keras import keras, next_pass, runs_once, too_short
+from fitstream.errors import LoaderClosed
 from fitstream.loader import Loader, Stream
 from fitstream.spec import ArraySpec
 
@@ -252,7 +252,7 @@ class Feed:
             except StopIteration:
                 self._end = self._taken
                 if self._planned is not None and self._taken < self._planned:
-                    self.error = _short(self._taken, self._planned)
+                    self.error = too_short(self._taken, self._planned)
                     raise self.error from None
                 if self.steps is None and stream.position[1] > 0:
                     self.loader.set_epoch(stream.position[0] + 1)
@@ -267,13 +267,6 @@ class Feed:
             self.sample_count += delivered.sample_count
             if self.steps is None and delivered.last_of_pass:
                 self._end = self._taken
-
-
-def _short(given: int, planned: int) -> FitstreamError:
-    return FitstreamError(
-        f"{planned - given} of {planned} batches had bad samples alone and were skipped, so that Keras would get fewer "
-        'than it was told. Use on_bad_sample="replace", or larger batches.'
-    )
 
 
 class FeedCallback(keras.callbacks.Callback):

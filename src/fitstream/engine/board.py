@@ -73,7 +73,7 @@ class Chunk:
         attempt: 0 for the samples themselves, k for the k-th that is drawn to take the place of the only one.
         blame: Why the only sample is bad, where `attempt` is not 0.
         suspect: Whether its only sample may be what ends workers.
-        counts: Whether it counts as one of those whose raw samples may wait.
+        stake: Of a part of what was one chunk, a number for each part that is not finished; all share it.
     """
 
     slot: Slot
@@ -88,7 +88,7 @@ class Chunk:
     attempt: int = 0
     blame: BadSample | None = None
     suspect: bool = False
-    counts: bool = True
+    stake: list[int] | None = None
 
     def part(self, start: int, row_count: int) -> Chunk:
         """Some rows of it."""
@@ -208,7 +208,7 @@ class Board:
         self.shared = plan.process_count > 0 and not plan.auto_processes
         self.slots = [make_slot(plan.layout, index, shared=self.shared) for index in range(plan.slot_count)]
         for slot in self.slots:
-            self.open_queue.put(slot)
+            self.free(slot)
         # Reentrant: a collection inside it may end another loader, and through a cycle this one.
         self._lock = threading.RLock()
         self._parked: list[Slot] = []
@@ -235,8 +235,7 @@ class Board:
                 return None
             number = self.next_number
             self.next_number = number + 1
-            slot.run, slot.number, slot.failure, slot.lease, slot.pending = run, number, None, (), 1
-            slot.bad = []
+            slot.run, slot.number, slot.failure, slot.bad, slot.lease, slot.pending = run, number, None, [], (), 1
             return run, number
 
     def add_chunk(self, chunk: Chunk) -> None:
@@ -244,6 +243,12 @@ class Board:
         with self._lock:
             chunk.slot.pending += 1
         self.work_queue.put(chunk)
+
+    def finish_chunk(self, chunk: Chunk, outcome: Outcome = FINE) -> None:
+        """Report that a chunk is finished."""
+        if chunk.given is not None and (chunk.stake is None or chunk.stake.pop() == 0):
+            self.room.release()
+        self.finish_part(chunk.slot, outcome)
 
     def add_parts(self, slot: Slot, count: int) -> None:
         """Take in that a part of a batch was divided, into so many more."""

@@ -3,10 +3,7 @@
 Each worker has two chunks a lane in hand, one that is worked on and one that waits, so that no lane waits for the main
 process while the training loop holds the interpreter lock. What a worker had in hand when it died is given out again: a
 chunk is finished when its `Done` was read, and doing one twice writes the same bytes.
-
-A chunk that two workers died at is divided, and its samples are under suspicion: each is made by a worker that has
-nothing else in hand. One that two workers die at even so is guilty, and the policy decides. One that takes longer than
-the deadline is guilty at once.
+What workers die or hang at is tried (`court`).
 
 Raw samples of a generator travel through shared memory (`areas`). Those that can't, because they are other things than
 arrays, numbers and text, are worked on here.
@@ -24,22 +21,19 @@ from typing import final
 from fitstream.chain import Filler
 from fitstream.engine.areas import NOWHERE, Areas
 from fitstream.engine.board import FINE, Board, Chunk, Outcome
-from fitstream.engine.filling import MOST_DONORS, Progress, fill_chunk, open_slot
-from fitstream.engine.marks import NOTHING
+from fitstream.engine.court import Court, blamed
+from fitstream.engine.filling import Progress, fill_chunk, open_slot
 from fitstream.engine.messages import Done, Fill, read_failure
 from fitstream.engine.process import Process
 from fitstream.engine.ring import Slot
-from fitstream.errors import FitstreamError, PlanError, SampleError
+from fitstream.errors import PlanError, SampleError
 from fitstream.packing import Unpackable
-from fitstream.policy import BadSample
 from fitstream.spec import copied
 
 __all__ = ["Dispatcher", "Recalled"]
 
 #: Chunks that a worker has in hand, for each of its lanes.
 _DEPTH = 2
-#: How many workers may die at a chunk, and then at one of its samples alone.
-_MOST_DEATHS = 2
 #: Chunks of which some rows are made twice and compared, when lanes have moved by measurement.
 _CHECKED_CHUNKS, _CHECKED_ROWS = 4, 4
 
@@ -53,11 +47,13 @@ class Recalled:
         chunks: All of it.
         guilty: Of that, each a chunk of one sample, what is known to end or to hang workers.
         suspect: Whether it was at a sample under suspicion.
+        begun: Whether it was at anything.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
     guilty: list[Chunk] = field(default_factory=list)
     suspect: bool = False
+    begun: bool = False
 
 
 @final
@@ -71,6 +67,7 @@ class Dispatcher:
 
     Attributes:
         board: The same.
+        court: Tries what workers die or hang at.
         active: Whether tokens are taken.
         differs: Whether workers were found to make other bytes than this process; then it does their work, until the
             lanes move back.
@@ -85,17 +82,15 @@ class Dispatcher:
         # Who asked for processes wants them; who did not must not notice that there are any.
         self._checks = _CHECKED_CHUNKS if plan.auto_processes else 0
         self._returned: deque[Chunk] = deque()
-        self._suspects: deque[Chunk] = deque()
-        #: The worker that is kept free for a sample under suspicion, or has it in hand.
-        self._court: Process | None = None
         self._next_token = 0
         self._home: Filler | None = None
+        self.court = Court(board)
         self._areas = Areas(_DEPTH * sum(lane_counts), plan.area_bytes) if plan.order is None else None
 
     @property
     def holding(self) -> bool:
         """Whether it has chunks that nobody works on."""
-        return bool(self._returned or self._suspects)
+        return bool(self._returned) or self.court.waiting
 
     @property
     def checking(self) -> bool:
@@ -115,72 +110,25 @@ class Dispatcher:
             begun: By token, the row that a lane was at. What was not begun can't be at fault.
         """
         recalled, overdue = Recalled(), process.overdue
-        # Where one of several hangs, to wait for the deadline a second time would tell nothing new.
-        blame = 1 if overdue is None else _MOST_DEATHS if overdue.row is None and overdue.token != NOTHING else 0
         for token, (chunk, area) in process.in_flight.items():
             self._free(area)
             recalled.chunks.append(chunk)
             if not self.board.current(chunk.run):
-                self._finish(chunk)
-            elif overdue is not None and token == overdue.token and overdue.row is not None:
-                recalled.guilty.append(self._single_out(chunk, overdue.row))
-            elif token in begun:
-                chunk.deaths += blame
+                self.board.finish_chunk(chunk)
+                continue
+            back, guilty = [chunk], False
+            if token in begun:
+                recalled.begun = True
                 recalled.suspect |= chunk.suspect
-                if chunk.deaths < _MOST_DEATHS:
-                    self._give_back(chunk)
-                elif chunk.suspect:
-                    recalled.guilty.append(chunk)
-                else:
-                    self._suspect(chunk, begun[token])
-            else:
-                self._give_back(chunk)
+                its_own = overdue is not None and token == overdue.token
+                back, guilty = self.court.accuse(chunk, begun[token], overdue, its_own=its_own)
+            if guilty:
+                recalled.guilty.append(back.pop(0))
+            for part in reversed(back):
+                self._give_back(part)
         process.in_flight.clear()
         process.bad.clear()
         return recalled
-
-    def convict(self, chunk: Chunk, error: FitstreamError, bad: BadSample) -> None:
-        """Do with a sample that ends its worker, or hangs, what the policy says."""
-        policy = self.board.plan.policy.on_bad_sample
-        bad = bad if chunk.blame is None else chunk.blame
-        if policy == "raise" or chunk.attempt == MOST_DONORS:
-            self._finish(chunk, Outcome((chunk.start, error)))
-        elif policy == "skip":
-            if self.board.plan.whole_batches:
-                self.board.set_rows(chunk.slot, 0, 0)
-            self._finish(chunk, Outcome(bad=(bad,)))
-        else:
-            # Another sample takes its row; that one may be of the same kind.
-            chunk.attempt, chunk.blame, chunk.deaths, chunk.suspect = chunk.attempt + 1, bad, 0, True
-            self._suspects.appendleft(chunk)
-
-    def _single_out(self, chunk: Chunk, row: int) -> Chunk:
-        """Give back all rows of a chunk but one, and return that one as a chunk."""
-        end = chunk.start + chunk.row_count
-        single = chunk.part(row, 1)
-        parts = [single]
-        if row > chunk.start:
-            parts.append(chunk.part(chunk.start, row - chunk.start))
-        if row + 1 < end:
-            parts.append(chunk.part(row + 1, end - row - 1))
-        self._divide(chunk, parts)
-        self._returned.extend(parts[1:])
-        return single
-
-    def _suspect(self, chunk: Chunk, row: int) -> None:
-        """Have the rows of a chunk made one at a time, by a worker that has nothing else in hand."""
-        # What was in the making comes last: what is finished before it shows that not all is lost.
-        rows = sorted(range(chunk.start, chunk.start + chunk.row_count), key=lambda one: one == row)
-        parts = [chunk.part(one, 1) for one in rows]
-        for part in parts:
-            part.suspect = True
-        self._divide(chunk, parts)
-        self._suspects.extend(parts)
-
-    def _divide(self, chunk: Chunk, parts: Sequence[Chunk]) -> None:
-        for part in parts[1:]:
-            part.counts = False
-        self.board.add_parts(chunk.slot, len(parts) - 1)
 
     def done(self, process: Process, done: Done, text: bytes) -> None:
         """Take in that a chunk is finished."""
@@ -195,10 +143,10 @@ class Dispatcher:
         elif self.board.plan.whole_batches:
             self.board.set_rows(chunk.slot, done.rows, done.rows)
         if chunk.blame is not None:
-            outcome = _blamed(chunk.blame, outcome)
+            outcome = blamed(chunk.blame, outcome)
         elif self.board.plan.auto_processes and (outcome.failure or outcome.bad or self._checks or self.differs):
             outcome = self._compare(chunk, outcome)
-        self._finish(chunk, outcome)
+        self.board.finish_chunk(chunk, outcome)
 
     def _compare(self, chunk: Chunk, outcome: Outcome) -> Outcome:
         """Do some of a chunk again here, and see whether a worker made the same; if not, all of it.
@@ -234,13 +182,11 @@ class Dispatcher:
         if self._areas is not None:
             self._areas.free(area)
 
-    def _finish(self, chunk: Chunk, outcome: Outcome = FINE) -> None:
-        if chunk.given is not None and chunk.counts:
-            self.board.room.release()
-        self.board.finish_part(chunk.slot, outcome)
-
     def _give_back(self, chunk: Chunk) -> None:
-        (self._suspects if chunk.suspect else self._returned).appendleft(chunk)
+        if chunk.suspect:
+            self.court.give_back(chunk)
+        else:
+            self._returned.appendleft(chunk)
 
     def hand_out(self, processes: Sequence[Process], shares: Sequence[int]) -> None:
         """Give the ring to those that lack it, and work to those that have room for it.
@@ -255,38 +201,16 @@ class Dispatcher:
                 self._attach(each)
         while self._returned and not self.active:
             board.work_queue.put(self._returned.popleft())
-        self._hear_suspects(processes)
+        self.court.hear(processes, self._send)
         while self.active:
             process = self._freest(processes, shares)
             chunk = self._next_chunk() if process is not None else None
             if process is None or chunk is None:
                 break
             if not board.current(chunk.run):
-                self._finish(chunk)
+                self.board.finish_chunk(chunk)
             elif not self._send(process, chunk):
                 break
-
-    def _hear_suspects(self, processes: Sequence[Process]) -> None:
-        """Give the next sample under suspicion to a worker that has nothing else in hand, and nothing else to it."""
-        if self._court not in processes:
-            self._court = None
-        while self._suspects or self._court is not None:
-            if self._court is not None and self._court.in_flight:
-                return
-            if not self._suspects:
-                self._court = None
-                return
-            if self._court is None:
-                free = [process for process in processes if process.state == "working"]
-                self._court = min(free, key=lambda process: len(process.in_flight), default=None)
-                if self._court is None:
-                    return
-                continue
-            chunk = self._suspects.popleft()
-            if not self.board.current(chunk.run):
-                self._finish(chunk)
-            elif not self._send(self._court, chunk):
-                return
 
     def _attach(self, process: Process) -> None:
         plan = self.board.plan
@@ -309,7 +233,7 @@ class Dispatcher:
         most, found = 0, None
         for process, share in zip(processes, shares, strict=True):
             room = _DEPTH * share - len(process.in_flight)
-            if process.state == "working" and room > most and process is not self._court:
+            if process.state == "working" and room > most and process is not self.court.seat:
                 most, found = room, process
         return found
 
@@ -328,9 +252,9 @@ class Dispatcher:
 
     def _send(self, process: Process, chunk: Chunk) -> bool:
         """Give one chunk to a worker. Returns False if it can't take it now."""
-        if chunk.slot.block is None or self.differs:
+        if chunk.slot.block is None or (self.differs and not chunk.suspect):
             # It was opened when only threads worked; or workers can't be trusted with it.
-            self._finish(chunk, self._fill_here(chunk))
+            self.board.finish_chunk(chunk, self._fill_here(chunk))
             return True
         if chunk.slot.index not in process.slots:
             self._give_back(chunk)
@@ -341,11 +265,11 @@ class Dispatcher:
             try:
                 placed = self._areas.place(chunk.given)
             except Unpackable:
-                self._finish(chunk, self._fill_here(chunk))
+                self.board.finish_chunk(chunk, self._fill_here(chunk))
                 return True
             except PlanError as error:
                 failed = SampleError(str(error), index=chunk.first_index, stage="read")
-                self._finish(chunk, Outcome((chunk.start, failed)))
+                self.board.finish_chunk(chunk, Outcome((chunk.start, failed)))
                 return True
             if placed is None:
                 self._give_back(chunk)
@@ -374,13 +298,3 @@ class Dispatcher:
         if chunk.given is not None:
             chunk = replace(chunk, given=[copied(sample) for sample in chunk.given])
         return fill_chunk(self.board, self._home, chunk, self._progress)
-
-
-def _blamed(blame: BadSample, outcome: Outcome) -> Outcome:
-    """Say of a sample that another took the place of what the workers that made it could not."""
-    if outcome.failure is None:
-        return Outcome(bad=tuple(replace(blame, donor_index=one.donor_index) for one in outcome.bad))
-    row, error = outcome.failure
-    reason = error.reason if isinstance(error, SampleError) else f"{error}"
-    told = SampleError(f"{blame.reason}{reason}", index=blame.index, path=blame.path, stage=blame.stage)
-    return Outcome((row, told))

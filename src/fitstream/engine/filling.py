@@ -100,15 +100,11 @@ class Filling:
 
     def _fill(self, chunk: Chunk) -> None:
         # The failure is no variable of a frame that it refers to: the cycle would keep the batch's memory.
-        self._board.finish_part(chunk.slot, self._outcome(chunk))
+        self._board.finish_chunk(chunk, self._outcome(chunk))
 
     def _outcome(self, chunk: Chunk) -> Outcome:
         board = self._board
-        try:
-            return fill_chunk(board, self.filler, chunk, self.progress) if board.current(chunk.run) else FINE
-        finally:
-            if chunk.given is not None and chunk.counts:
-                board.room.release()
+        return fill_chunk(board, self.filler, chunk, self.progress) if board.current(chunk.run) else FINE
 
     def close(self) -> None:
         self.filler.chain.close()

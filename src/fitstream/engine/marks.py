@@ -98,5 +98,9 @@ class Marks:
     def read(self, lane: int) -> LaneMark:
         """What a lane is at."""
         base = (1 + lane) * _WORDS
-        token, row, since_ns, thread, at_one_row = self._words[base : base + 5].tolist()
+        before: list[int] = []
+        # Its words are written one by one.
+        while (words := self._words[base : base + 5].tolist()) != before:
+            before = words
+        token, row, since_ns, thread, at_one_row = words
         return LaneMark(token, row, since_ns, thread, bool(at_one_row))

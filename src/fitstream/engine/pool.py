@@ -22,7 +22,7 @@ import numpy as np
 
 from fitstream.chain import Tally
 from fitstream.engine.bell import Bell
-from fitstream.engine.board import Board, Chunk
+from fitstream.engine.board import Board
 from fitstream.engine.dispatch import Dispatcher, Recalled
 from fitstream.engine.filling import Progress
 from fitstream.engine.job import Job
@@ -30,8 +30,8 @@ from fitstream.engine.marks import Marks
 from fitstream.engine.messages import ATTACHED, BAD, BROKEN, DONE, READY, Done, read_bad, read_note
 from fitstream.engine.process import Process
 from fitstream.engine.sending import Unsendable, pack
-from fitstream.engine.verdicts import bad_sample, dead_sample, dead_workers, hung_sample
-from fitstream.engine.watch import START_S, Watch
+from fitstream.engine.verdicts import could_not_open, dead_workers, verdict
+from fitstream.engine.watch import Watch
 from fitstream.errors import FitstreamError, PlanError, Stalled
 from fitstream.events import Event, MemoryExceeded, WorkerLost, WorkerStarted
 from fitstream.machine import private_bytes
@@ -90,7 +90,8 @@ class Pool:
         self._on_crash: Callable[[BaseException], None] = lambda error: None
         self._processes: list[Process] = []
         self._poll = select.poll()
-        self._deaths = 0
+        #: Workers that died, and samples that were found guilty, since a chunk was finished.
+        self._deaths = self._guilty = 0
         self._dispatcher: Dispatcher | None = None
         self._closing = self._retiring = False
         self._shares = list(lane_counts)
@@ -122,10 +123,10 @@ class Pool:
             raise
 
     def _wait(self) -> None:
-        if not self._ready.wait(START_S):
+        if not self._ready.wait(self._watch.start_s):
             raise Stalled(
-                f"worker processes were not ready within {START_S:.0f} s: they import what the functions and the "
-                "source need. Import less there, or use processes=0 for threads."
+                f"worker processes were not ready within {self._watch.start_s:.0f} s: they import what functions and "
+                "the source need. Import less there, allow more by sample_timeout_s, or use processes=0 for threads."
             )
         if self._failure is not None:
             raise self._failure
@@ -176,8 +177,7 @@ class Pool:
         """End all workers: those that don't end by themselves in time are killed."""
         if os.getpid() != self._pid:
             return
-        self._stop_s = _STOP_S if patient else _HASTY_STOP_S
-        self._closing = True
+        self._stop_s, self._closing = _STOP_S if patient else _HASTY_STOP_S, True
         self._mark[0] = 0
         self._bell.ring()
         if threading.current_thread() is not self.thread:
@@ -220,7 +220,8 @@ class Pool:
                 if self._retiring and not self._busy():
                     if self._dispatcher is None or not self._dispatcher.holding:
                         break
-                    self._bell.ring()  # to give back what it holds
+                    if all(process.state == "working" for process in self._processes):
+                        self._bell.ring()  # to give back what it holds
         except BaseException as error:  # noqa: BLE001  handed over to the consumer, whatever it is
             self._fail(error)
         finally:
@@ -291,50 +292,47 @@ class Pool:
 
     def _take_in(self, process: Process, done: Done, text: bytes) -> None:
         assert self._dispatcher is not None
-        self._deaths = 0
+        self._deaths = self._guilty = 0
         self.wall_ns += done.wall_ns
         process.tallies[done.lane] = done.tally
         self._dispatcher.done(process, done, text)
+
+    def _keep_tally(self, process: Process) -> None:
+        tallies = list(process.tallies.values())
+        process.tallies.clear()
+        self._past_tally = Tally.sum((self._past_tally, *tallies))
 
     def _bury(self, process: Process) -> None:
         """Take in that a worker is gone."""
         self._poll.unregister(process.pidfd)
         with contextlib.suppress(KeyError, ValueError):
             self._poll.unregister(process.socket)
-        self._past_tally = Tally.sum((self._past_tally, *process.tallies.values()))
+        self._keep_tally(process)
         how = self._watch.how_it_ended(process)
         self.lost_count += 1
         place = self._processes.index(process)
         broken = process.broken
-        if process.state == "starting" and (broken is not None or not self._ready.is_set()):
-            told = f"\n{broken['traceback']}" if broken else ""
-            raise PlanError(
-                f"A worker process could not open the dataset: {broken['reason'] if broken else how}. "
-                f"What it needs must be there to import, or be made in the function itself; or use processes=0.{told}"
-            )
+        self._deaths += process.state == "starting"
+        if process.state == "starting" and (broken is not None or self._deaths >= _MOST_DEATHS):
+            raise could_not_open(how, broken)
         if broken is not None:
             raise FitstreamError(f"a lane ended unexpectedly by {broken['reason']}\n{broken['traceback']}")
         dispatcher = self._dispatcher
         begun = {mark.token: mark.row for mark in self._watch.marks_of(process)}
         recalled = dispatcher.recall(process, begun) if dispatcher is not None else Recalled()
-        # That a sample under suspicion was at it again is no news: it is about to be found out.
-        self._deaths += not recalled.guilty and not recalled.suspect
-        if self._deaths >= _MOST_DEATHS:
-            raise dead_workers(self._deaths, process, how, recalled.chunks, self._plan)
+        # A sample under suspicion that was at it again is about to be found out, and lanes may each meet one at once.
+        self._deaths += not recalled.guilty and not recalled.suspect and process.state != "starting"
+        most = max(_MOST_DEATHS, 2 * sum(self.lane_counts) + 1) if recalled.begun else _MOST_DEATHS
+        self._guilty += len(recalled.guilty)
+        allowed = self._plan.policy.allows(self._guilty, self._plan.pass_sample_count or 0)
+        if self._deaths >= most or (not allowed and self._plan.policy.on_bad_sample != "raise"):
+            raise dead_workers(max(self._deaths, 2 * self._guilty), process, how, recalled.chunks, self._plan)
         self._tell(WorkerLost(process.pid, how, len(recalled.chunks)))
-        if dispatcher is not None:
-            for chunk in recalled.guilty:
-                self._deaths = 0
-                self._convict(dispatcher, chunk, process, how)
+        for chunk in recalled.guilty:
+            self._deaths = 0
+            assert dispatcher is not None
+            dispatcher.court.convict(chunk, *verdict(self._plan, chunk, process, how))
         self._processes[place] = self._start(place)
-
-    def _convict(self, dispatcher: Dispatcher, chunk: Chunk, process: Process, how: str) -> None:
-        """Let the policy decide on a sample that ends its worker, or hangs."""
-        plan, overdue = self._plan, process.overdue
-        error: FitstreamError = dead_sample(plan, chunk, process, how)
-        if overdue is not None:
-            error = hung_sample(plan, chunk, process, overdue)
-        dispatcher.convict(chunk, error, bad_sample(plan, chunk, error, how))
 
     def _measure(self, dispatcher: Dispatcher) -> None:
         """Add up the memory of the workers, and tell once if it is more than was planned."""
@@ -365,6 +363,8 @@ class Pool:
         for process in left.values():
             process.kill()
             process.reap()
+        for process in self._processes:
+            self._keep_tally(process)
         self._processes.clear()
         self._parcel.close()
         if self._control is not None:

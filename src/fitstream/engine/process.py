@@ -169,9 +169,10 @@ class Process:
 
     def stop(self) -> None:
         """Ask all lanes to end after what they are at."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # such as a full socket: that nothing more comes is told below
             for _ in range(self.lane_count):
                 self.socket.send(STOP)
+        with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
 
     def stack(self, thread: int) -> str:
@@ -185,6 +186,13 @@ class Process:
         told = text.decode("utf-8", "replace")
         parts = re.split(r"(?m)^(?=(?:Current t|T)hread 0x)", told)
         return next((part for part in parts if f"0x{thread:016x}" in part[:60]), told).strip()
+
+    @property
+    def gone(self) -> bool:
+        """Whether it ended already."""
+        end = select.poll()
+        end.register(self.pidfd, select.POLLIN)
+        return bool(end.poll(0))
 
     def hang_up(self) -> None:
         """Its end of the socket is closed: it is about to be gone, or else is ended, since it is of no use any more."""

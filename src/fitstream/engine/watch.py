@@ -18,10 +18,10 @@ from fitstream.machine import memory_limit_bytes, oom_kill_count
 from fitstream.policy import Policy
 from fitstream.spec import format_bytes
 
-__all__ = ["START_S", "Watch"]
+__all__ = ["Watch"]
 
-#: How long a worker may take to import what it needs.
-START_S = 60.0
+#: How long a worker may take to import what it needs, at least.
+_START_S = 60.0
 #: How often workers that have work in hand are looked after, at most.
 _OFTEN_S = 0.25
 #: The same while they have none. What was handed out before lanes moved to them rings no bell when it comes back.
@@ -39,12 +39,14 @@ class Watch:
 
     def __init__(self, policy: Policy, marks: Marks) -> None:
         self._limit_s = policy.sample_timeout_s
+        #: How long a worker may take to import what it needs.
+        self.start_s = max(_START_S, policy.sample_timeout_s or 0)
         self._often_s = min(_OFTEN_S, (policy.sample_timeout_s or 1) / 8)
         self._marks = marks
         self._looked_s = 0.0
         #: When this process was last found to have been stopped itself, as by Ctrl-Z.
         self._awake_s = 0.0
-        self._oom_kills = oom_kill_count()
+        self._oom_kills, self._counted_s = oom_kill_count(), time.monotonic()
 
     def patience_ms(self, processes: Iterable[Process]) -> float:
         """How long the pool may sleep when it hears nothing."""
@@ -59,6 +61,9 @@ class Watch:
         if now_s - self._looked_s > max(1.0, (self._limit_s or 0) / 2):
             self._awake_s = now_s  # what lanes did meanwhile isn't known yet
         self._looked_s = now_s
+        if now_s - self._counted_s > _SELDOM_S and not any(process.gone for process in processes):
+            # Who was killed before is not among ours.
+            self._oom_kills, self._counted_s = oom_kill_count(), now_s
         for process in processes:
             if process.overdue is None:
                 process.overdue = self._overdue(process, now_s)
@@ -68,7 +73,7 @@ class Watch:
     def _overdue(self, process: Process, now_s: float) -> Overdue | None:
         quiet_s, limit_s = now_s - max(process.heard_s, self._awake_s), self._limit_s
         if process.state in ("starting", "attaching"):
-            return Overdue(NOTHING, None, quiet_s, "") if quiet_s > START_S else None
+            return Overdue(NOTHING, None, quiet_s, "") if quiet_s > self.start_s else None
         if limit_s is None or not process.in_flight:
             return None
         marks = [mark for mark in self.marks_of(process) if mark.token in process.in_flight]
