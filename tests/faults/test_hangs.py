@@ -109,13 +109,11 @@ def test_a_function_that_keeps_the_interpreter_lock_does_not_blame_the_lane_besi
 
 
 @processes_only
-@pytest.mark.parametrize("split", SPLITS[1:])
-def test_several_that_hang_are_all_found(split: tuple[int, int]) -> None:
-    bad = (0, 1, 13, 14, 23)
-    dataset = fs.from_sequence(Rows(COUNT, "hang", bad[1:])).batch(SIZE)
-    seen, found = skipping(dataset, split, 0.4)
-    assert sorted(found) == list(bad[1:])  # type: ignore[type-var]
-    assert seen == [2 * i for i in range(COUNT) if i not in bad[1:]]
+def test_several_that_hang_are_all_found() -> None:
+    bad = (1, 13, 14, 23)
+    seen, found = skipping(fs.from_sequence(Rows(COUNT, "hang", bad)).batch(SIZE), (2, 2), 0.4)
+    assert sorted(found) == list(bad)  # type: ignore[type-var]
+    assert seen == [2 * i for i in range(COUNT) if i not in bad]
 
 
 @processes_only
@@ -147,11 +145,11 @@ def test_a_worker_that_is_stopped_from_outside_is_replaced(when: str) -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_slow_chunk_that_goes_on_is_not_ended(split: tuple[int, int]) -> None:
     def slow(x: Any) -> Any:
-        time.sleep(0.3)
+        time.sleep(0.15)
         return x
 
     dataset = fs.from_arrays(np.arange(17)).map(slow).batch(16)
-    with dataset.loader(ROOM, workers=split[0], processes=split[1], sample_timeout_s=1) as loader:
+    with dataset.loader(ROOM, workers=split[0], processes=split[1], sample_timeout_s=0.5) as loader:
         assert flat(loader) == list(range(17))
 
 
@@ -230,5 +228,5 @@ def test_a_worker_that_cannot_be_talked_to_is_replaced(how: str, split: tuple[in
         assert flat(loader) == list(range(200))
     assert time.monotonic() - begun < 20
     (lost,) = recorder.of(WorkerLost)
-    if how == "shut down and hang":
+    if how == "shut down and hang" and split == (2, 2):  # a second lane notices, and ends the process itself
         assert lost.reason == "it closed its connection to the main process, and was ended"

@@ -148,7 +148,11 @@ def end_one(mode: str, how: signal.Signals, rng: random.Random, folder: Path, fo
                 if line == "raised\n":
                     raised_s = time.monotonic() - begun
                     break
-        left_then = [pid for pid in processes_of(name) if pid != victim.pid]
+        # Ctrl-C that meets the end of a loader doesn't wait for workers that end by themselves.
+        while left_then := [pid for pid in processes_of(name) if pid != victim.pid]:
+            if victim.poll() is not None or time.monotonic() - begun > LIMIT_S:
+                break
+            time.sleep(0.002)
         errors = victim.communicate()[1]
         deadline.cancel()
     while (left := processes_of(name)) and time.monotonic() - begun < 20:
