@@ -183,7 +183,7 @@ class Filler:
         indices: Indices,
         passes: Indices,
         given: Sequence[Any] | None = None,
-        watch: Callable[[int], bool] = lambda row: True,
+        goes_on: Callable[[int], bool] = lambda row: True,
         on_bad: Callable[[int, int, SampleError], None] | None = None,
     ) -> None:
         """Make the samples of the rows from `start` on.
@@ -193,7 +193,7 @@ class Filler:
             indices: Source index of each row, `(rows,)`.
             passes: Pass of each row, `(rows,)`.
             given: Raw samples, where the recipe has no source.
-            watch: Called with each row before its sample is made; the rest is left out once it says no.
+            goes_on: Called with each row before its sample is made; the rest is left out once it says no.
             on_bad: Called with the row, its pass and its error where a sample can't be made; then the next one's turn
                 is. None to raise.
         Raises:
@@ -209,7 +209,7 @@ class Filler:
         failed = False
         for i, (index, pass_index) in enumerate(zip(indices.tolist(), passes.tolist(), strict=True)):
             row = start + i
-            if not watch(row):
+            if not goes_on(row):
                 return
             error = self.fill_row(leaves, row, index, pass_index, None if given is None else given[i])
             if error is None:

@@ -53,12 +53,14 @@ class Court:
         """Let a sample be the next."""
         self._suspects.appendleft(chunk)
 
-    def accuse(self, chunk: Chunk, row: int, overdue: Overdue | None, *, its_own: bool) -> tuple[list[Chunk], bool]:
+    def accuse(
+        self, chunk: Chunk, row: int | None, overdue: Overdue | None, *, its_own: bool
+    ) -> tuple[list[Chunk], bool]:
         """Take in that a worker is gone that was at a chunk.
 
         Args:
             chunk: The chunk.
-            row: The row that was in the making.
+            row: The row that was in the making, or None if all were read together.
             overdue: What the worker hung at, if it was ended for that.
             its_own: Whether that was this chunk.
         Returns:

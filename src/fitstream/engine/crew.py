@@ -200,10 +200,11 @@ class Crew:
             self._awake_ns = now_ns  # all of the program was stopped, as by Ctrl-Z: no lane is to blame
         for name, thread, progress in self._at_work():
             since_ns, chunk = progress.since_ns, progress.work
-            alone = chunk is None or chunk.row_count == 1 or progress.at_one_row
+            alone = chunk is None or chunk.row_count == 1 or progress.row is not None
+            row = progress.row if progress.row is not None else 0 if chunk is None else chunk.start
             after_s = (now_ns - max(since_ns, self._awake_ns)) / 1e9
             if since_ns and after_s > (limit_s if alone or chunk is None else limit_s * chunk.row_count):
-                raise hung_lane(plan, chunk, progress.row, after_s, name, _stack(thread))
+                raise hung_lane(plan, chunk, row, after_s, name, _stack(thread))
 
     def _at_work(self) -> Iterator[tuple[str, threading.Thread, Progress]]:
         for thread, progress in [(one.thread, one.progress) for one in list(self._fillings)]:

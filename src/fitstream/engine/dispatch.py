@@ -102,12 +102,12 @@ class Dispatcher:
         """Shared memory for raw samples, at most so far."""
         return 0 if self._areas is None else self._areas.block.count_bytes + self._areas.beside_bytes
 
-    def recall(self, process: Process, begun: Mapping[int, int]) -> Recalled:
+    def recall(self, process: Process, begun: Mapping[int, int | None]) -> Recalled:
         """Take back what a worker that is gone had in hand.
 
         Args:
             process: The worker.
-            begun: By token, the row that a lane was at. What was not begun can't be at fault.
+            begun: By token, the row that a lane was at, or None for all. What was not begun can't be at fault.
         """
         recalled, overdue = Recalled(), process.overdue
         for token, (chunk, area) in process.in_flight.items():

@@ -35,27 +35,20 @@ class Progress:
 
     Attributes:
         work: The rows that it fills, or None for what belongs to no batch yet.
-        row: The one that it is at.
-        at_one_row: Whether it is at that row alone; else rows are read together.
+        row: The one that it is at, or None while rows are read together.
         since_ns: When it began with that, by the monotonic clock; 0 while it has nothing to do.
     """
 
-    __slots__ = ("at_one_row", "row", "since_ns", "work")
+    __slots__ = ("row", "since_ns", "work")
 
     def __init__(self) -> None:
         self.work: Chunk | None = None
-        self.row = 0
-        self.at_one_row = False
+        self.row: int | None = None
         self.since_ns = 0
 
     def begin(self, work: Chunk | None = None) -> None:
         """Something begins that may take long."""
-        self.work, self.row, self.at_one_row = work, 0 if work is None else work.start, False
-        self.since_ns = time.monotonic_ns()
-
-    def at(self, row: int) -> None:
-        """One more row begins."""
-        self.row, self.at_one_row = row, True
+        self.work, self.row = work, None
         self.since_ns = time.monotonic_ns()
 
     def end(self) -> None:
@@ -138,13 +131,14 @@ def fill_chunk(board: Board, filler: Filler, chunk: Chunk, progress: Progress) -
     """
     slot, run = chunk.slot, chunk.run
 
-    def watch(row: int) -> bool:
-        progress.at(row)
-        return board.current(run)
+    def goes_on(row: int) -> bool:
+        progress.row = row
+        progress.since_ns = time.monotonic_ns()
+        return board.run is run and not board.closed
 
     progress.begin(chunk)
     try:
-        filled = fill_rows(board.job, filler, slot.leaves, chunk, chunk.given, watch)
+        filled = fill_rows(board.job, filler, slot.leaves, chunk, chunk.given, goes_on)
     except RowError as failed:
         return Outcome((failed.row, failed.error))
     finally:
@@ -191,7 +185,7 @@ def fill_rows(
     leaves: Sequence[npt.NDArray[Any]],
     work: Work,
     given: Sequence[Any] | None,
-    watch: Callable[[int], bool],
+    goes_on: Callable[[int], bool],
 ) -> Filled:
     """Make the samples of some rows: the work of every lane, in whichever process.
 
@@ -201,11 +195,11 @@ def fill_rows(
         leaves: Arrays of the whole batch.
         work: Which rows.
         given: Raw samples, where the source is sequential.
-        watch: Called with each row before its sample is made; the rest is left out once it says no.
+        goes_on: Called with each row before its sample is made; the rest is left out once it says no.
     Raises:
         RowError: At the first row that fails, as the policy wants it, or that no other sample could be found for.
     """
-    rows = _Rows(job, filler, leaves, work, watch)
+    rows = _Rows(job, filler, leaves, work, goes_on)
     if job.order is None:
         indices = np.arange(work.first_index, work.first_index + work.row_count, dtype=np.int64)
         passes = np.full(work.row_count, work.pass_index, dtype=np.int64)
@@ -221,7 +215,7 @@ def fill_rows(
         elif job.whole_batches:
             rows.fill_whole(int(indices[0]), int(passes[0]), None if given is None else given[0], on_bad)
         else:
-            filler.fill(leaves, work.start, indices, passes, given, watch, on_bad)
+            filler.fill(leaves, work.start, indices, passes, given, goes_on, on_bad)
         return Filled(rows.count, rows.bad)
     finally:
         leaves = ()  # who keeps an error keeps this frame, which must not keep the batch's memory
@@ -238,17 +232,17 @@ class _Rows:
         filler: Filler,
         leaves: Sequence[npt.NDArray[Any]],
         work: Work,
-        watch: Callable[[int], bool],
+        goes_on: Callable[[int], bool],
     ) -> None:
         self.bad: list[BadSample] = []
         self.count = work.row_count
-        self._job, self._filler, self._leaves, self._work, self._watch = job, filler, leaves, work, watch
+        self._job, self._filler, self._leaves, self._work, self._goes_on = job, filler, leaves, work, goes_on
 
     def fill_whole(
         self, index: int, pass_index: int, given: Any, on_bad: Callable[[int, int, SampleError], None] | None
     ) -> None:
         """Place one finished batch."""
-        self._watch(0)
+        self._goes_on(0)
         try:
             self.count = self._filler.fill_whole(self._leaves, index, pass_index, given)
         except RowError as failed:
@@ -268,7 +262,7 @@ class _Rows:
         assert order is not None
         last: SampleError | None = None
         for attempt in range(max(1, work.attempt), MOST_DONORS + 1):
-            self._watch(row)
+            self._goes_on(row)
             donor = order.donor(pass_index, work.step, row, attempt)
             last = self._place(row, donor, pass_index)
             if last is None:

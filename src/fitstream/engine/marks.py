@@ -4,12 +4,13 @@ A lane writes before each sample, for a few hundred nanoseconds, and nobody wait
 known which samples were in the making, and when one hangs, which, and since when: no message could tell that any more.
 The page holds the serial number of the current run too, by which lanes leave what was abandoned.
 
-    run | lane 0: token, row, since, thread, at one row | lane 1: ... |      (int64 each, a cache line a lane)
+    run | lane 0: token, row, since, thread | lane 1: ... |      (int64 each, a cache line a lane)
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple, final
 
 import numpy as np
@@ -22,6 +23,8 @@ __all__ = ["NOTHING", "LaneMark", "Marks"]
 _WORDS = 8
 #: The token of a lane that has nothing to do.
 NOTHING = -1
+#: The row of a lane that reads all rows of its chunk at once.
+_TOGETHER = -1
 
 
 class LaneMark(NamedTuple):
@@ -29,17 +32,15 @@ class LaneMark(NamedTuple):
 
     Attributes:
         token: Of its chunk, or NOTHING.
-        row: The row that it makes.
+        row: The row that it makes, or None while the chunk's rows are read together.
         since_ns: When it began with that, by the monotonic clock, which all processes share.
         thread: Its thread's identity in its process.
-        at_one_row: Whether it is at that row alone; else the chunk's rows are read together.
     """
 
     token: int
-    row: int
+    row: int | None
     since_ns: int
     thread: int
-    at_one_row: bool
 
 
 @final
@@ -73,17 +74,25 @@ class Marks:
 
     # What a lane calls.
 
-    def begin(self, lane: int, token: int, row: int, thread: int) -> None:
+    def begin(self, lane: int, token: int, thread: int) -> None:
         """A chunk begins."""
         words, base = self._words, (1 + lane) * _WORDS
-        words[base + 1], words[base + 2], words[base + 3], words[base + 4] = row, time.monotonic_ns(), thread, 0
+        words[base + 1], words[base + 2], words[base + 3] = _TOGETHER, time.monotonic_ns(), thread
         words[base] = token
 
-    def at(self, lane: int, row: int) -> None:
-        """One more of its rows begins."""
-        words, base = self._words, (1 + lane) * _WORDS
-        # The time first: who reads between the two must not see the next row as begun long ago.
-        words[base + 2], words[base + 1], words[base + 4] = time.monotonic_ns(), row, 1
+    def stepper(self, lane: int, serial: int) -> Callable[[int], bool]:
+        """A function that marks that a row begins, and tells whether a run is still the current one."""
+        words, now = self._words, time.monotonic_ns
+        row_at = (1 + lane) * _WORDS + 1
+        since_at = row_at + 1
+
+        def begins(row: int) -> bool:
+            # The time first: who reads between the two must not see the next row as begun long ago.
+            words[since_at] = now()
+            words[row_at] = row
+            return bool(words[0] == serial)
+
+        return begins
 
     def end(self, lane: int) -> None:
         """The chunk is done."""
@@ -100,7 +109,7 @@ class Marks:
         base = (1 + lane) * _WORDS
         before: list[int] = []
         # Its words are written one by one.
-        while (words := self._words[base : base + 5].tolist()) != before:
+        while (words := self._words[base : base + 4].tolist()) != before:
             before = words
-        token, row, since_ns, thread, at_one_row = words
-        return LaneMark(token, row, since_ns, thread, bool(at_one_row))
+        token, row, since_ns, thread = words
+        return LaneMark(token, None if row == _TOGETHER else row, since_ns, thread)

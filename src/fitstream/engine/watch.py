@@ -80,7 +80,7 @@ class Watch:
         spent_s = [now_s - max(mark.since_ns / 1e9, self._awake_s) for mark in marks]
         for mark, after_s in zip(marks, spent_s, strict=True):
             chunk, _ = process.in_flight[mark.token]
-            alone = mark.at_one_row or chunk.row_count == 1
+            alone = mark.row is not None or chunk.row_count == 1
             if after_s > (limit_s if alone else limit_s * chunk.row_count):
                 stack = process.stack(mark.thread)
                 # Lanes that stand still together may wait for one of them, which holds the interpreter lock. And who

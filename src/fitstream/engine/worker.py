@@ -161,17 +161,13 @@ class _Worker:
 
     def _fill(self, lane: int, fill: Fill, fds: Sequence[int]) -> bytes:
         filler, marks, place = self._fillers[lane], self._marks, self._first_lane + lane
-
-        def watch(row: int) -> bool:
-            marks.at(place, row)
-            return marks.is_run(fill.run)
-
+        goes_on = marks.stepper(place, fill.run)
         started_ns = time.perf_counter_ns()
         rows, failed_row, text = 0, -1, b""
-        marks.begin(place, fill.token, fill.start, threading.get_ident())
+        marks.begin(place, fill.token, threading.get_ident())
         try:
             given = self._given(fill.area, fds)
-            filled = fill_rows(self._job, filler, self._leaves[fill.slot], fill, given, watch)
+            filled = fill_rows(self._job, filler, self._leaves[fill.slot], fill, given, goes_on)
             rows = filled.rows
             for bad in filled.bad:
                 self._socket.send(write_bad(fill.token, bad))
