@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "soak"))
 from herding import Herd
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def herd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Herd]:
     """Runs cells of the matrix, each in a process of its own."""
     with Herd(tmp_path_factory.mktemp("herd")) as herd:
