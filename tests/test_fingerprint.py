@@ -9,7 +9,6 @@ import enum
 import functools
 import operator
 import os
-import random
 import re
 import sqlite3
 import subprocess
@@ -197,9 +196,6 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "scalar": (np.float32(1), np.float32(2)),
     "dtype": (np.dtype("f4"), np.dtype("f8")),
     "record dtype": (np.dtype([("a", "f4")]), np.dtype([("b", "f4")])),
-    "Generator": (np.random.default_rng(1), np.random.default_rng(2)),
-    "RandomState": (np.random.RandomState(1), np.random.RandomState(2)),
-    "Random": (random.Random(1), random.Random(2)),
     "partial": (functools.partial(max, 1), functools.partial(max, 2)),
     "partial's function": (functools.partial(max, 1), functools.partial(min, 1)),
     "builtin": (len, sum),

@@ -82,7 +82,7 @@ def test_a_changed_function_is_named() -> None:
         augment.__qualname__ = "augment"
         return augment
 
-    assert changes(data(fn=make(2)), state_of(data(fn=make(1)))) == ("map(augment) changed",)
+    assert changes(data(fn=make(2)), state_of(data(fn=make(1)))) == ("map(augment): closure variable 'k' changed",)
     load(data(fn=make(1)), state_of(data(fn=make(1))))
 
 
