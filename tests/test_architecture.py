@@ -23,10 +23,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "sampling",
     "sources", "transforms", "operations", "batching", "failures", "chain", "budget", "probe", "checking", "plan",
-    "planning", "codes", "plain", "digests", "fingerprint", "engine", "measures", "state", "bookmark", "loader",
-    "dataset", "constructors", "ranks", "checkpoint_files", "checkpoints", "adapters", "reporting", "training",
-    "__init__", "backend", "models", "runs", "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli",
-    "__main__",
+    "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint", "engine", "measures", "state",
+    "bookmark", "loader", "dataset", "constructors", "ranks", "checkpoint_files", "checkpoints", "adapters",
+    "reporting", "training", "__init__", "backend", "models", "runs", "demo", "interrupts", "cli_options", "inspection",
+    "cli_inspect", "cli", "__main__",
 ]
 # fmt: on
 

@@ -7,6 +7,8 @@ import copy
 import dataclasses
 import enum
 import functools
+import gc
+import importlib
 import operator
 import os
 import random
@@ -17,16 +19,21 @@ import sys
 import tempfile
 import textwrap
 import threading
+import tracemalloc
 import types
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fitstream as fs
+from fitstream import sampled
 from fitstream.digests import Digester, Told
 from fitstream.fingerprint import Identity
+from fitstream.sampled import Arrays
 
 
 def defined(text: str, name: str = "f", lines: int = 0) -> Any:
@@ -197,9 +204,6 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "scalar": (np.float32(1), np.float32(2)),
     "dtype": (np.dtype("f4"), np.dtype("f8")),
     "record dtype": (np.dtype([("a", "f4")]), np.dtype([("b", "f4")])),
-    "Generator": (np.random.default_rng(1), np.random.default_rng(2)),
-    "RandomState": (np.random.RandomState(1), np.random.RandomState(2)),
-    "Random": (random.Random(1), random.Random(2)),
     "partial": (functools.partial(max, 1), functools.partial(max, 2)),
     "partial's function": (functools.partial(max, 1), functools.partial(min, 1)),
     "builtin": (len, sum),
@@ -274,6 +278,106 @@ def test_what_is_deep_ends() -> None:
     del deep[:]
 
 
+class Node:
+    """One of a graph, whose place in a set is chosen."""
+
+    places: ClassVar[list[int]] = []
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.friends: set[Node] = set()
+        self.named: dict[Any, Node] = {}
+        self.listed: list[Node] = []
+
+    def __hash__(self) -> int:
+        return Node.places[self.number]
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+edges = st.sets(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=9)
+
+
+@settings(max_examples=150, deadline=None)
+@given(friends=edges, named=edges, listed=edges, roots=st.sets(st.integers(0, 4), min_size=1), order=st.randoms())
+def test_graphs_with_cycles_count_without_the_order_of_sets(
+    friends: Any, named: Any, listed: Any, roots: Any, order: Any
+) -> None:
+    def found() -> bytes:
+        nodes = [Node(i) for i in range(5)]
+        for one, other in order.sample(sorted(friends), len(friends)):
+            nodes[one].friends.add(nodes[other])
+        for one, other in order.sample(sorted(named), len(named)):
+            nodes[one].named[nodes[other] if other % 2 else f"{other}"] = nodes[other]
+        for one, other in sorted(listed):
+            nodes[one].listed.append(nodes[other])
+        return Digester().value([{nodes[i] for i in roots}, nodes])
+
+    Node.places = [0, 1, 2, 3, 4]
+    first = found()
+    for _ in range(3):
+        Node.places = order.sample(range(5), 5)
+        assert found() == first
+
+
+def test_cycles_that_differ_count_differently() -> None:
+    def ring(count: int, last: int) -> Any:
+        Node.places = list(range(10))
+        nodes = [Node(i) for i in (*range(count - 1), last)]
+        for i, node in enumerate(nodes):
+            node.friends.add(nodes[(i + 1) % count])
+        return nodes[0]
+
+    seen = {Digester().value(ring(count, last)) for count, last in ((3, 5), (3, 6), (4, 5), (4, 6))}
+    assert len(seen) == 4
+
+
+def test_a_graph_that_takes_too_long_is_named_and_counts_by_its_type() -> None:
+    Node.places = list(range(40))
+    nodes = [Node(i) for i in range(40)]
+    for node in nodes:
+        node.friends = set(nodes)
+    digester = Digester()
+    found = digester.value(nodes)
+    assert digester.unknown == ["it (a list, too large)"]
+    assert Digester().value(nodes[::-1]) == found
+
+
+GRAPHS = """
+from fitstream.digests import Digester
+
+class Node:
+    def __init__(self, number, parent=None):
+        self.number, self.parent, self.friends = number, parent, set()
+
+nodes = [Node(i) for i in range(4)]
+for node in nodes:
+    node.friends |= set(nodes) - {node}
+tree = Node(9)
+tree.friends = {Node(i, tree) for i in range(5)}
+
+def functions():
+    def even(n): return n == 0 or odd(n - 1)
+    def odd(n): return n > 0 and even(n - 1)
+    return {even, odd}
+
+print([Digester().value(one).hex() for one in (nodes, nodes[0], tree, tree.friends, functions())])
+"""
+
+
+def test_processes_agree_on_graphs_with_cycles(tmp_path: Path) -> None:
+    program = tmp_path / "graphs.py"
+    program.write_text(GRAPHS)
+    seen = set()
+    for seed in ("0", "1", "2", "77"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        seen.add(done.stdout)
+    assert len(seen) == 1
+
+
 def capturing(x: Any) -> Any:
     return lambda sample: (sample, x)[0]
 
@@ -331,6 +435,183 @@ def test_a_library_counts_by_name_and_not_by_its_code() -> None:
     assert told(np.flipud) != told(np.fliplr)
     assert told(Path.read_text) != told(Path.read_bytes)
     assert unknown_of(capturing(textwrap.dedent)) == []
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes a module, or a module in a package, of the user's."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def make(name: str, text: str) -> types.ModuleType:
+        path = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        for one in (name, name.partition(".")[0]):
+            monkeypatch.delitem(sys.modules, one, raising=False)
+        importlib.invalidate_caches()
+        importlib.import_module(name)
+        return sys.modules[name.partition(".")[0]]
+
+    return make
+
+
+MODULES = {
+    "a function": ("def flip(x): return x", "def flip(x): return -x", "m.flip(x)"),
+    "a function of a function": (
+        "def turn(x): return x\ndef flip(x): return turn(x)",
+        "def turn(x): return -x\ndef flip(x): return turn(x)",
+        "m.flip(x)",
+    ),
+    "a class's method": ("class A:\n def f(self): return 1", "class A:\n def f(self): return 2", "m.A.f(x)"),
+    "a constant": ("SIDE = 1", "SIDE = 2", "x * m.SIDE"),
+    "a table": ("TABLE = {'a': 1}", "TABLE = {'a': 2}", "m.TABLE['a']"),
+    "a default": ("def flip(x, k=1): return x", "def flip(x, k=2): return x", "[m.flip(y) for y in x]"),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "use"), MODULES.values(), ids=MODULES)
+@pytest.mark.parametrize("name", ["augm", "package.augm"])
+def test_what_is_used_of_an_own_module_counts(own_module: Any, name: str, before: str, after: str, use: str) -> None:
+    def found(text: str) -> Told:
+        function = defined(f"def f(x): return {use.replace('m.', name + '.')}")
+        function.__globals__[name.partition(".")[0]] = own_module(name, text)
+        return told(function)
+
+    first = found(before)
+    assert found(before + "\ndef unused(): return 1\nUNUSED = 1\n") == first
+    assert found(after) != first
+
+
+def test_a_library_that_is_used_as_a_module_is_not_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    function = defined("import textwrap\ndef f(x): return textwrap.dedent(x), np.linalg.norm(x)")
+    before = told(function)
+    monkeypatch.setattr(textwrap, "dedent", lambda text: text)
+    assert told(function) == before
+
+
+def bound(generator: random.Random) -> Any:
+    return generator.random
+
+
+@pytest.mark.parametrize(
+    "make",
+    [np.random.default_rng, np.random.PCG64, np.random.RandomState, random.Random, lambda s: bound(random.Random(s))],
+)
+def test_random_generators_are_named_and_not_compared(make: Any) -> None:
+    one, other = told(capturing(make(1))), told(capturing(make(2)))
+    assert one == other
+    assert unknown_of(capturing(make(1))) == ["closure variable 'x' (a random generator)"]
+    assert unknown_of(make(1))
+
+
+def test_what_a_function_holds_beside_a_random_generator_is_compared() -> None:
+    def found(seed: int, scale: float) -> Told:
+        rng = np.random.default_rng(seed)
+        return told(lambda x: x + scale * rng.random())
+
+    assert found(1, 2.0) == found(3, 2.0)
+    assert found(1, 2.0) != found(1, 4.0)
+
+
+def test_arrays_that_are_gone_are_not_kept() -> None:
+    arrays = Arrays()
+    for number in range(5):
+        array = np.full(300_000, number, np.float64)
+        assert Digester(arrays).value(array) == Digester(arrays).value(array)
+        del array
+    gc.collect()
+    assert len(arrays._known) == 1
+
+
+def test_an_object_that_makes_an_array_anew_at_each_look_leaks_nothing() -> None:
+    class Maker:
+        def __getstate__(self) -> Any:
+            return {"table": np.zeros(300_000)}
+
+    arrays, maker = Arrays(), Maker()
+    for _ in range(5):
+        Digester(arrays).value(maker)
+    assert len(arrays._known) == 1
+    assert all(kept[0]() is None for kept in arrays._known.values())
+
+
+@pytest.mark.parametrize("make", [np.zeros, lambda count: Tensor(np.zeros(count))], ids=["array", "tensor"])
+def test_large_arrays_are_read_whole_once_unless_they_change(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    whole = sampled._content
+    monkeypatch.setattr(sampled, "_content", lambda array: (read.append(array.size), whole(array))[1])
+    arrays, thing = Arrays(), make(300_000)
+    before = Digester(arrays).value(thing)
+    assert read.count(300_000) == 1
+    assert Digester(arrays).value(thing) == before
+    assert read.count(300_000) == 1
+    values = getattr(thing, "values", thing)
+    values[:] = 1
+    after = Digester(arrays).value(thing)
+    assert after != before
+    values[1] = 2  # in no look at some of the values, but it is read whole by whom doesn't know it
+    assert Digester(arrays).value(thing) == after
+    assert Digester().value(thing) != after
+
+
+TABLES = [
+    "pandas frame", "pandas series", "pandas index", "polars frame", "polars series", "arrow table", "arrow batch",
+    "arrow column",
+]  # fmt: skip
+
+
+def tables() -> dict[str, Any]:
+    pandas, polars, arrow = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
+    return {
+        "pandas frame": lambda v, name="a": pandas.DataFrame({name: v, "text": v.astype(str)}),
+        "pandas series": lambda v, name="a": pandas.Series(v, name=name),
+        "pandas index": lambda v, name="a": pandas.Index(v, name=name),
+        "polars frame": lambda v, name="a": polars.DataFrame({name: v, "text": v.astype(str)}),
+        "polars series": lambda v, name="a": polars.Series(name, v),
+        "arrow table": lambda v, name="a": arrow.table({name: v}),
+        "arrow batch": lambda v, name="a": arrow.RecordBatch.from_pydict({name: v}),
+        "arrow column": lambda v, name="a": arrow.chunked_array([v, v]),
+    }
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_count_by_form_and_some_rows(kind: str) -> None:
+    make, values = tables()[kind], np.arange(3000.0)
+    other = values.copy()
+    other[0] = 7  # the first row is always among them
+    digester = Digester()
+    found = digester.value(make(values))
+    assert digester.unknown == []
+    assert Digester().value(make(values.copy())) == found
+    changes = [make(other), make(values[:-1]), make(values.astype(np.float32))]
+    changes += [make(values, name="b")] if kind != "arrow column" else []
+    assert all(Digester().value(one) != found for one in changes)
+    assert told(capturing(make(values))) != told(capturing(make(other)))
+    assert told(make(values)) != told(make(other))
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_are_not_serialised_to_be_read(kind: str) -> None:
+    table = tables()[kind](np.arange(300_000.0))
+    digester = Digester()
+    tracemalloc.start()
+    digester.value(table)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_long_texts_count_by_pieces() -> None:
+    for one, other in (("a", "b"), (b"a", b"b"), (bytearray(b"a"), bytearray(b"b"))):
+        long = one * (1 << 27)
+        tracemalloc.start()
+        found = Digester().value(long)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1 << 24
+        assert Digester().value(other + long[1:]) != found
+        assert Digester().value(long + one) != found
 
 
 def test_large_arrays_count_by_some_rows(tmp_path: Path) -> None:

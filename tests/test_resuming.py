@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import gc
 import itertools
 import json
@@ -229,6 +230,22 @@ def test_a_state_is_refused_under_an_open_iterator() -> None:
     assert loader.state_dict() == state
 
 
+@pytest.mark.parametrize("sequential", [False, True])
+def test_a_state_that_is_loaded_at_the_last_batch_is_where_the_next_epoch_begins(sequential: bool) -> None:
+    data = fs.from_generator(lambda: iter(range(40)), length=40) if sequential else fs.from_arrays(np.arange(40))
+    dataset = data.batch(4)
+    with loader_of(dataset) as loader:
+        state = loader.state_at(0, 3)
+        batches = iter(loader)
+        for _ in range(10):
+            last = next(batches)
+        assert last[-1] == 39
+        loader.load_state_dict(state)
+        assert next(batches, None) is None
+        assert loader.epoch == 0
+        assert next(iter(loader))[0] == 12
+
+
 def test_a_stream_goes_on_over_the_end_of_the_pass() -> None:
     with loader_of(fs.from_arrays(np.arange(20)).shuffle(1).batch(8)) as loader:
         loader.load_state_dict(loader.state_at(1, 2))
@@ -350,6 +367,53 @@ def test_a_generator_that_gives_other_samples_is_noticed(workers: int) -> None:
         for _ in range(2):  # and again, if it is tried again
             with pytest.raises(fs.StateError, match="its first 12 samples were read again, and they differ"):
                 next(iter(loader))
+
+
+class Tensor:
+    """As those of other libraries look to NumPy."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return np.full(3, self.value)
+
+
+SAMPLES = {
+    "tensor": Tensor,
+    "tuple with a tensor": lambda v: (Tensor(v), 0.0),
+    "dict of tensors": lambda v: {"a": Tensor(v)},
+    "list of tensors": lambda v: [Tensor(0), Tensor(v)],
+    "list": lambda v: [0.0, v],
+    "nested list": lambda v: [[0.0], [v]],
+    "array.array": lambda v: array.array("d", [v]),
+    "float": float,
+    "np.float32": np.float32,
+    "array": lambda v: np.full(3, v),
+    "text": str,
+    "list of texts": lambda v: ["a", str(v)],
+    "ragged list": lambda v: [[0.0], [v, v]],
+}
+
+
+@pytest.mark.parametrize("make", SAMPLES.values(), ids=SAMPLES)
+def test_each_kind_of_sample_of_a_generator_is_compared_by_content(make: Any, tmp_path: Path) -> None:
+    first = tmp_path / "first.txt"
+
+    def samples() -> Iterator[Any]:
+        start = float(first.read_text())
+        yield from (make(start + i) for i in range(12))
+
+    def number_of(*sample: Any) -> Any:
+        return np.float32(1)
+
+    dataset = fs.from_generator(samples).map(number_of).batch(4)
+    first.write_text("0")
+    _, state = state_after(dataset, 1)
+    assert len(resumed(dataset, state)) == 2
+    first.write_text("1000")
+    with pytest.raises(fs.StateError, match="its first 4 samples were read again, and they differ"):
+        resumed(dataset, state)
 
 
 def test_a_generator_that_ends_before_the_place_is_an_error_with_the_numbers(tmp_path: Path) -> None:

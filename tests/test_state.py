@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 import warnings
@@ -82,8 +83,39 @@ def test_a_changed_function_is_named() -> None:
         augment.__qualname__ = "augment"
         return augment
 
-    assert changes(data(fn=make(2)), state_of(data(fn=make(1)))) == ("map(augment) changed",)
+    assert changes(data(fn=make(2)), state_of(data(fn=make(1)))) == ("map(augment): closure variable 'k' changed",)
     load(data(fn=make(1)), state_of(data(fn=make(1))))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((0, 7, 2, 3), "closure variable 'b'"),
+        ((7, 1, 2, 7), "closure variable 'a', closure variable 'd'"),
+        ((7, 7, 7, 7), "closure variable 'a', closure variable 'b', closure variable 'c' and 1 more"),
+    ],
+)
+def test_values_of_a_function_that_changed_are_named(values: Any, expected: str) -> None:
+    def holding(a: int, b: int, c: int, d: int) -> Any:
+        def augment(x: Any) -> Any:
+            return x * (a + b + c + d)
+
+        augment.__qualname__ = "augment"
+        return augment
+
+    before = state_of(data(fn=holding(0, 1, 2, 3)))
+    assert changes(data(fn=holding(*values)), before) == (f"map(augment): {expected} changed",)
+
+
+def test_where_a_state_has_no_room_for_its_values_the_function_alone_is_named() -> None:
+    def partial(value: int) -> Any:
+        return functools.partial(double, **{f"argument {i}": value for i in range(300)})
+
+    state = state_of(data(fn=partial(1)))
+    assert len(json.dumps(state)) <= MOST_BYTES
+    (change,) = changes(data(fn=partial(2)), state)
+    assert change.endswith(") changed")
+    load(data(fn=partial(1)), state)
 
 
 GOOD = state_of(data(), 1, 3)

@@ -13,7 +13,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["is_library", "is_of_library", "read_code", "stores_global"]
+__all__ = ["is_library", "is_library_module", "is_of_library", "read_code", "stores_global"]
 
 _EXTENDED = opcode.opmap["EXTENDED_ARG"]
 _CACHE = opcode.opmap["CACHE"]
@@ -25,6 +25,10 @@ _LOADS = {
     for name, shift in (("LOAD_GLOBAL", 1), ("LOAD_NAME", 0), ("LOAD_FROM_DICT_OR_GLOBALS", 0))
     if name in opcode.opmap
 }
+#: The same of instructions that find an attribute. From Python 3.12 on one does for methods, too.
+_ATTRIBUTES = {opcode.opmap["LOAD_ATTR"]: 1 if sys.version_info >= (3, 12) else 0}
+if sys.version_info < (3, 12):
+    _ATTRIBUTES[opcode.opmap["LOAD_METHOD"]] = 0
 _STORES = {opcode.opmap[name] for name in ("STORE_GLOBAL", "DELETE_GLOBAL")}
 #: What the body of a class stores of where it stands, from Python 3.13 on.
 _WHEREABOUTS = {"__firstlineno__", "__static_attributes__"}
@@ -35,22 +39,29 @@ _STANDARD = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
-def read_code(code: types.CodeType) -> tuple[list[Any], set[str]]:
+def read_code(code: types.CodeType) -> tuple[list[Any], set[tuple[str, ...]]]:
     """Take a code object apart.
 
     Returns:
-        Constants, code objects and other values that together say what it computes, and the names of globals that it
-        reads.
+        Constants, code objects and other values that together say what it computes, and the globals that it reads: the
+        name of each with those of the attributes that are read of it at once, as ("os", "path", "join").
     """
     tokens: list[Any] = [
         code.co_flags & _FLAGS, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_names,
         code.co_varnames, code.co_freevars, code.co_cellvars, code.co_exceptiontable,
     ]  # fmt: skip
-    used: set[str] = set()
+    used: set[tuple[str, ...]] = set()
+    path: tuple[str, ...] = ()
     plain, last = bytearray(), b""
     for operation, argument in _instructions(code):
         if operation in _LOADS:
-            used.add(code.co_names[argument >> _LOADS[operation]])
+            path = (code.co_names[argument >> _LOADS[operation]],)
+        elif path and operation in _ATTRIBUTES:
+            path = (*path, code.co_names[argument >> _ATTRIBUTES[operation]])
+        else:
+            path = ()
+        if path:
+            used.add(path)
         if operation == _STORE_NAME and code.co_names[argument] in _WHEREABOUTS:
             if not last:
                 tokens.pop()
@@ -109,3 +120,11 @@ def is_of_library(cls: type) -> bool:
     # The class of a notebook or of `exec` has no file, and is the user's own.
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     return cls.__module__ == "builtins" or (file is not None and is_library(file))
+
+
+def is_library_module(module: types.ModuleType) -> bool:
+    """The same of a module, or of a package without a file of its own."""
+    if module.__name__.partition(".")[0] in sys.stdlib_module_names and module.__name__ != "__main__":
+        return True
+    places = [vars(module).get("__file__"), *(vars(module).get("__path__") or ())]
+    return any(is_library(place) for place in places if isinstance(place, str))

@@ -3,12 +3,11 @@
 Functions count by what they compute (`codes`): bytecode, the constants and names in it, defaults, captured values, and
 the functions, classes and values that it finds as globals. Own code, that is code outside the standard library and
 installed packages, is walked through; libraries count by name. Values count by type and content (`plain`), objects by
-class and attributes as pickle would store them. Sets and dicts count without their order. Arrays count by dtype, shape
-and content; above 64 MiB, or where they are mapped from a file, 64 rows stand for all; so do 256 members for a
-sequence of more than 4,096.
+class and attributes as pickle would store them. Sets and dicts count without their order. For large arrays and
+tables some rows stand (`sampled`), and 256 members for a sequence of more than 4,096.
 
-What has no content that can be read (a lock, a connection, an open file) counts by its type alone and is remembered by
-its name in the program.
+What has no content that can be read (a lock, a connection, an open file), or one that running changes (a generator of
+random numbers), counts by its type alone and is remembered by its name in the program.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from __future__ import annotations
 import enum
 import functools
 import heapq
+import operator
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, final
@@ -23,8 +23,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.codes import is_library, is_of_library, read_code, stores_global
-from fitstream.memory import is_mapped
+from fitstream.codes import is_library, is_library_module, is_of_library, read_code, stores_global
 from fitstream.plain import (
     IMMUTABLE,
     are_plain,
@@ -32,19 +31,20 @@ from fitstream.plain import (
     as_array,
     blake,
     immutable,
+    is_random,
     named,
-    random_state,
     reads_plainly,
-    sample_rows,
+    reduced,
     simple,
 )
+from fitstream.sampled import Arrays, table_content
+from fitstream.visits import TooMany, Visits
 
 __all__ = ["Digester", "Place", "Told"]
 
-_WHOLE_BYTES, _LARGE_BYTES = 1 << 26, 1 << 20
 _MANY_MEMBERS, _MEMBERS = 4096, 256
 _MANY_KEYS, _MOST_KEYS = 256, 100_000
-_MOST_THINGS, _DEEPEST = 50_000, 120
+_DEEPEST = 120
 #: Attributes of a class that say nothing of what it does, or where it stands.
 _NO_MEANING = {
     "__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "__annotations__",
@@ -52,8 +52,6 @@ _NO_MEANING = {
     "__dataclass_fields__", "__dataclass_params__", "__match_args__", "__parameters__", "__orig_bases__", "__repr__",
     "__str__", "__slotnames__",
 }  # fmt: skip
-#: Classes that would save a whole model when they are asked what they hold.
-_HEAVY = {"keras", "tensorflow"}
 
 
 @final
@@ -96,21 +94,19 @@ class Digester:
     """Takes digests of things that may share parts.
 
     Args:
-        large: Keeps the digests of large arrays, so that the next digester needn't read them again.
+        arrays: Keeps the digests of large arrays, so that the next digester needn't read them again.
 
     Attributes:
         unknown: Names of what has no content to read.
     """
 
-    def __init__(self, large: dict[int, tuple[Any, bytes]] | None = None) -> None:
+    def __init__(self, arrays: Arrays | None = None) -> None:
         self.unknown: list[str] = []
-        self._large = {} if large is None else large
-        self._done: dict[int, tuple[Any, bytes]] = {}
-        self._active: dict[int, int] = {}
+        self._arrays = arrays or Arrays()
+        self._visits = Visits()
         self._stored: dict[tuple[int, str], bool] = {}
-        #: Values that code finds and doesn't hold: of globals, and of classes.
-        self._shared: dict[str, bytes] = {}
-        self._count = 0
+        #: Values that code finds and doesn't hold, of globals and of classes. Two modules may use one name.
+        self._shared: dict[tuple[Place, int], Any] = {}
 
     def told(self, thing: Any) -> Told:
         """Take a function, or any object, apart into what it does and what it holds."""
@@ -118,7 +114,13 @@ class Digester:
             found = self._told(thing)
         except Exception:  # noqa: BLE001  an object's own code may raise anything
             found = Told(self._unknown(thing, _SOMEWHERE), {})
-        return Told(found.code, found.captured | self._shared)
+        shared: dict[str, list[bytes]] = {}
+        read = 0
+        while read < len(self._shared):  # code that these hold finds more
+            for (place, _), value in list(self._shared.items())[read:]:
+                shared.setdefault(str(place), []).append(self.value(value, place))
+                read += 1
+        return Told(found.code, found.captured | {name: blake(*sorted(each)) for name, each in shared.items()})
 
     def _told(self, thing: Any) -> Told:
         if isinstance(thing, functools.partial):
@@ -135,7 +137,8 @@ class Digester:
             return Told(self.value(thing.gi_code), {})  # what it is at is for its samples to tell
         if isinstance(thing, (type, types.BuiltinFunctionType, np.ufunc)):
             return Told(self.value(thing), {})
-        parts = None if reads_plainly(thing) else self._reduced(thing)
+        plain = table_content(thing) is not None or reads_plainly(thing) or is_random(thing)
+        parts = None if plain else reduced(thing)
         if parts is None:
             return Told(self.value(type(thing)), {"its content": self.value(thing, Place("its content", ""))})
         made, state, rest = parts
@@ -150,40 +153,54 @@ class Digester:
         """The digest of a thing, 16 bytes."""
         if type(thing) in IMMUTABLE:
             return immutable(thing)
-        key = id(thing)
-        if key in self._done:
-            return self._done[key][1]
-        if key in self._active:
-            return blake(b"cycle", str(self._active[key]).encode())
-        self._count += 1
-        if self._count > _MOST_THINGS or len(self._active) > _DEEPEST:
+        known = self._visits.known(thing)
+        if known is not None:
+            return known
+        if self._visits.depth > _DEEPEST:
             return self._unknown(thing, place, "too large")
-        self._active[key] = len(self._active)
+        unknown, shared = len(self.unknown), len(self._shared)
         try:
-            found = self._read(thing, place)
+            return self._visits.read(thing, lambda: self._read_or_name(thing, place))
+        except TooMany:
+            if self._visits.depth:
+                raise
+            # How far it came may hang on the order of a set, so that nothing of it counts.
+            self._visits.clear()
+            del self.unknown[unknown:]
+            self._shared = dict(list(self._shared.items())[:shared])
+            return self._unknown(thing, place, "too large")
+
+    def _read_or_name(self, thing: Any, place: Place) -> bytes:
+        try:
+            return self._read(thing, place)
+        except TooMany:
+            raise
         except Exception:  # noqa: BLE001  an object's own code may raise anything
-            found = self._unknown(thing, place)
-        finally:
-            del self._active[key]
-        self._done[key] = thing, found  # the thing too, so that its id stays its own
+            return self._unknown(thing, place)
+
+    def _apart(self, things: Iterable[Any], place: Place) -> list[bytes]:
+        """Digests of things that have no order, so that none may be read otherwise for those before it."""
+        found, before = [], self._visits.mark()
+        for thing in things:
+            found.append(self.value(thing, place))
+            self._visits.forget(before)
         return found
 
     def _unknown(self, thing: Any, place: Place, why: str = "") -> bytes:
         name = named(type(thing))
-        told = f"{place} (a {name}{', ' + why if why else ''})"
+        told = f"{place} (a {'random generator' if is_random(thing) else name}{', ' + why if why else ''})"
         if told not in self.unknown:
             self.unknown.append(told)
         return blake(b"unknown", name.encode())
 
     def _read(self, thing: Any, place: Place) -> bytes:
         if isinstance(thing, np.ndarray):
-            return self._array(thing, place)
+            return self._array(thing, thing, place)
         content = simple(thing)
         if content is not None:
             return blake(named(type(thing)).encode(), *content)
-        state = random_state(thing)
-        if state is not None:
-            return blake(b"random", self.value(state, place))
+        if is_random(thing):
+            return self._unknown(thing, place)
         container = self._container(thing, place)
         if container is not None:
             return container
@@ -199,12 +216,13 @@ class Digester:
         if kind in (set, frozenset):
             if len(thing) > _MANY_KEYS:
                 return self._many_keys(thing, None, place)
-            return blake(b"set", *sorted(self.value(member, place) for member in thing))
+            return blake(b"set", *sorted(self._apart(thing, place)))
         if kind in (dict, types.MappingProxyType):
             if len(thing) > _MANY_KEYS and (len(thing) > _MOST_KEYS or are_plain(thing.values())):
                 return self._many_keys(thing, thing, place)
-            items = ((self.value(key, place), self.value(value, place.member(key))) for key, value in thing.items())
-            return blake(b"dict", *(part for item in sorted(items) for part in item))
+            keys = sorted(zip(self._apart(thing, place), thing.items(), strict=True), key=operator.itemgetter(0))
+            items = ((found, self.value(value, place.member(key))) for found, (key, value) in keys)
+            return blake(b"dict", *(part for item in items for part in item))
         return None
 
     def _members(self, thing: Any, place: Place) -> Iterator[bytes]:
@@ -222,21 +240,10 @@ class Digester:
         plain = repr(held).encode("utf-8", "surrogatepass") if are_plain(held) else self.value(held, place)
         return blake(b"many", str(len(keys)).encode(), repr(some).encode("utf-8", "surrogatepass"), plain)
 
-    def _array(self, array: npt.NDArray[Any], place: Place) -> bytes:
+    def _array(self, array: npt.NDArray[Any], owner: Any, place: Place) -> bytes:
         if array.dtype.hasobject:
             return blake(b"objects", str(array.shape).encode(), self.value(array.tolist(), place))
-        known = self._large.get(id(array))
-        if known is not None:
-            return known[1]
-        head = (b"array", array.dtype.str.encode(), str(array.shape).encode())
-        if array.nbytes > _WHOLE_BYTES or is_mapped(array):
-            content = np.asarray(array)[sample_rows(len(array), array.nbytes)]
-        else:
-            content = np.asarray(array)
-        found = blake(*head, np.ascontiguousarray(content).reshape(-1).view(np.uint8).data)
-        if array.nbytes > _LARGE_BYTES:
-            self._large[id(array)] = array, found
-        return found
+        return self._arrays.digest(array, owner)
 
     def _program(self, thing: Any, place: Place) -> bytes | None:
         """Functions, classes, modules: what is code."""
@@ -284,26 +291,34 @@ class Digester:
             if isinstance(value, (types.FunctionType, types.ModuleType, types.BuiltinFunctionType, type, *IMMUTABLE)):
                 parts += [name.encode(), self.value(value, Place("global", name))]
             else:
-                self._share(value, Place("global", name))
+                self._shared[Place("global", name), id(value)] = value
         # Further in, the way to the function tells more than its own names.
         captured = {n: self.value(v, at if place is None else place.attribute(at.path)) for n, (v, at) in held.items()}
         return Told(blake(*parts), captured)
 
-    def _globals(self, function: types.FunctionType, used: set[str]) -> Iterator[tuple[str, Any]]:
-        there = function.__globals__
-        for name in sorted(used):
-            if name not in there or name.startswith("__"):
-                continue
-            value = there[name]
-            if not isinstance(value, (types.FunctionType, types.ModuleType, type)):
-                key = id(there), name
-                if key not in self._stored:
-                    self._stored[key] = stores_global(there, name)
-                if self._stored[key]:
-                    continue
-            yield name, value
+    def _globals(self, function: types.FunctionType, used: set[tuple[str, ...]]) -> Iterator[tuple[str, Any]]:
+        """Globals that a function reads, and what it reads of the user's own modules among them, by dotted name."""
+        found: dict[str, Any] = {}
+        for path in sorted(used):
+            there = function.__globals__
+            for length, name in enumerate(path, 1):
+                if name not in there or name.startswith("__"):
+                    break
+                value = there[name]
+                if isinstance(value, (types.FunctionType, types.ModuleType, type)) or not self._is_stored(there, name):
+                    found[".".join(path[:length])] = value
+                if not isinstance(value, types.ModuleType) or is_library_module(value):
+                    break
+                there = vars(value)
+        yield from found.items()
 
-    def _code(self, code: types.CodeType) -> tuple[bytes, set[str]]:
+    def _is_stored(self, there: dict[str, Any], name: str) -> bool:
+        key = id(there), name
+        if key not in self._stored:
+            self._stored[key] = stores_global(there, name)
+        return self._stored[key]
+
+    def _code(self, code: types.CodeType) -> tuple[bytes, set[tuple[str, ...]]]:
         """The digest of a code object, and the globals that it and the functions in it use."""
         tokens, used = read_code(code)
         parts: list[bytes] = []
@@ -342,22 +357,19 @@ class Digester:
             return b"slot"
         if callable(value):
             return self.value(value, place)
-        self._share(value, place)
+        self._shared[place, id(value)] = value
         return b"data"
-
-    def _share(self, value: Any, place: Place) -> None:
-        found = self.value(value, place)
-        before = self._shared.get(str(place), found)
-        # Two modules may use one name.
-        self._shared[str(place)] = found if before == found else blake(*sorted((before, found)))
 
     # Objects.
 
     def _object(self, thing: Any, place: Place) -> bytes:
+        table = table_content(thing)
+        if table is not None:
+            return blake(b"table", named(type(thing)).encode(), self.value(table, place))
         array = as_array(thing)
         if array is not None:
-            return blake(named(type(thing)).encode(), self._array(array, place))
-        parts = self._reduced(thing)
+            return blake(named(type(thing)).encode(), self._array(array, thing, place))
+        parts = reduced(thing)
         if parts is None:
             return self._unknown(thing, place)
         made, state, rest = parts
@@ -369,21 +381,3 @@ class Digester:
             if items or not state:
                 return blake(*found)
         return blake(*found, self.value(state, place))
-
-    @staticmethod
-    def _reduced(thing: Any) -> tuple[Any, Any, Any] | None:
-        """How pickle would make an object again: from what, its attributes, its members. None if it can't."""
-        if any(cls.__module__.partition(".")[0] in _HEAVY for cls in type(thing).__mro__):
-            return None
-        try:
-            reduced = thing.__reduce_ex__(4)
-        except Exception:  # noqa: BLE001  an object's own code may raise anything
-            return None
-        if isinstance(reduced, str):
-            return reduced, None, None
-        made, args, state, members, items = (*reduced, None, None, None)[:5]
-        # The class itself is no argument: the digest of the object has it already.
-        args = tuple(one for one in args if one is not type(thing))
-        if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
-            state = (state[0] or {}) | state[1]  # attributes, and slots
-        return (made, args), state or {}, (list(members or ()), dict(items or ()))

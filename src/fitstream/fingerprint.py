@@ -18,6 +18,7 @@ from fitstream.digests import Digester, Told
 from fitstream.operations import Decode, told
 from fitstream.plain import digest
 from fitstream.plan import Plan
+from fitstream.sampled import Arrays
 from fitstream.sampling import Shuffle
 from fitstream.sources.base import Sequential
 
@@ -33,15 +34,29 @@ class Part:
         name: For people.
         code: Its digest; of a function, of what it does.
         values: Of a function, the digest of what it holds; "" where that changes while it runs. Else None.
+        held: Of each value that it holds, by name, four digits of its digest.
     """
 
     name: str
     code: str
     values: str | None = None
+    held: tuple[tuple[str, str], ...] = ()
 
     def told(self, name: str) -> list[str]:
         """As JSON data, under a name that fits."""
         return [name, self.code] if self.values is None else [name, self.code, self.values]
+
+    @property
+    def details(self) -> str:
+        """The digits of all that it holds, to be put behind `values` where there is room."""
+        return "".join(digits for _, digits in self.held)
+
+    def changed(self, details: str) -> list[str]:
+        """Names of what it holds whose digits aren't those of other details; [] if these aren't of the same names."""
+        if len(details) != len(self.details):
+            return []
+        places = range(0, len(details), 4)
+        return [name for (name, digits), at in zip(self.held, places, strict=True) if details[at : at + 4] != digits]
 
 
 @final
@@ -77,7 +92,7 @@ class Identity:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._large: dict[int, tuple[Any, bytes]] = {}
+        self._arrays = Arrays()
         self._unknown: list[str] = []
         self._varying: dict[str, None] = {}
         self._data: list[Part] | None = None
@@ -97,7 +112,7 @@ class Identity:
         return isinstance(source, Sequential) or source.borrows
 
     def _told(self, name: str, thing: Any) -> Told:
-        digester = Digester(self._large)
+        digester = Digester(self._arrays)
         found = digester.told(thing)
         self._unknown += [f"{name}: {one}" for one in digester.unknown if f"{name}: {one}" not in self._unknown]
         return found
@@ -129,14 +144,16 @@ class Identity:
 
     def _part(self, program: tuple[str, Any], first: Told) -> Part:
         name, thing = program
-        now = Digester(self._large).told(thing).captured
+        now = Digester(self._arrays).told(thing).captured
         varying = [one for one, found in first.captured.items() if now.get(one) != found]
         self._varying.update((f"{name}: {one} changes while it runs", None) for one in varying)
-        held = [part for one, found in sorted(first.captured.items()) for part in (one.encode(), found)]
-        return Part(name, first.code.hex()[:10], "" if varying else digest(*held))
+        captured = sorted(first.captured.items())
+        values = digest(*(part for one, found in captured for part in (one.encode("utf-8", "surrogatepass"), found)))
+        held = tuple((one, found.hex()[:4]) for one, found in captured)
+        return Part(name, first.code.hex()[:10], "" if varying else values, () if varying else held)
 
     def _source_parts(self) -> Iterator[Part]:
         for name, thing in self._plan.source.fingerprint_parts().items():
-            digester = Digester(self._large)
+            digester = Digester(self._arrays)
             yield Part(name, digester.value(thing).hex()[:10])
             self._unknown += [f"{name}: {one}" for one in digester.unknown]

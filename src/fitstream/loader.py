@@ -211,6 +211,7 @@ class Loader:
                 "of another place. Let it end, drop it, or make a new loader."
             )
         self._next, self._wish = self._bookmark.load(state, self.plan.steps), None
+        self._live = None  # what ended before moves the place no more
 
     def __len__(self) -> int:
         """Batches of an epoch.
@@ -379,7 +380,8 @@ class _Epoch(Iterator[Any]):
             return self._stream.take().batch
         except StopIteration:
             self._over = True
-            # Where the length wasn't known, only now is the pass known to be over.
-            if self._loader._next[1] > 0:
-                self._loader._next = (self._loader._next[0] + 1, 0)
+            loader = self._loader
+            # Where the length wasn't known, only now is the pass known to be over. A state may have been loaded since.
+            if loader._live is not None and loader._live() is self._stream and loader._next[1] > 0:
+                loader._next = (loader._next[0] + 1, 0)
             raise

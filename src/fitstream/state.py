@@ -2,7 +2,8 @@
 
     format, version     what this is
     python              version that function digests belong to, such as "3.12"
-    fingerprint         [[name, digest], ...]; of functions [name, digest of code, digest of captured values]
+    fingerprint         [[name, digest], ...]; of functions [name, digest of code, digest of captured values]; and
+                        behind the last, if there is room, four digits of each value, which serve to name what changed
     seed, batch_size, last, samples
     epoch, step         the batch that comes next
     unknown             what could not be fingerprinted, by name
@@ -39,6 +40,8 @@ MOST_BYTES = 1000
 _FORMAT, _VERSION = "fitstream", 1
 _PARTS_BYTES, _UNKNOWN_BYTES, _NAME_BYTES, _SHORT_NAME_BYTES = 420, 130, 60, 24
 _LARGEST = 2**62
+#: Of a digest, before details; and names of changed values in an error.
+_DIGITS, _MOST_NAMED = 10, 3
 _KEYS = {
     "format", "version", "python", "fingerprint", "seed", "batch_size", "last", "samples", "epoch", "step", "unknown",
     "generator", "check",
@@ -87,7 +90,19 @@ def write_state(found: Fingerprint, position: Position) -> dict[str, Any]:
             with_own = state | {"generator": {"digest": replay.digest, "own": json.loads(replay.own)}}
             if _bytes(_checked(with_own)) <= MOST_BYTES:
                 state = with_own
-    return _checked(state)
+    return _checked(_detailed(state, found.parts))
+
+
+def _detailed(state: dict[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
+    """A state with the details of its first parts, as far as there is room."""
+    for place, (told, part) in enumerate(zip(state["fingerprint"], parts, strict=False)):
+        if part.details and told == part.told(told[0]):  # else it is of several parts, joined
+            rows = list(state["fingerprint"])
+            rows[place] = [*told[:2], told[2] + part.details]
+            more = state | {"fingerprint": rows}
+            if _bytes(_checked(more)) <= MOST_BYTES:
+                state = more
+    return state
 
 
 def read_state(state: Any, found: Fingerprint, steps: int | None) -> Position:
@@ -210,11 +225,11 @@ def _parts_changed(state: dict[str, Any], parts: Sequence[Part]) -> tuple[str, .
             new = ", ".join(one[0] for one in here[start:stop])
             changed.append(f"{old} -> {new}" if old and new else f"{old} is gone" if old else f"{new} is new")
             continue
-        for one, other in zip(saved[first:end], here[start:stop], strict=True):
+        for place, one, other in zip(range(start, stop), saved[first:end], here[start:stop], strict=True):
             if len(one) == len(other) == 3 and not same_python:
                 skipped.append(one[0])
             elif not _alike(one, other):
-                changed.append(f"{one[0]} changed")
+                changed.append(f"{one[0]}{_which_changed(one, other, parts[place])} changed")
     if skipped and not changed:
         warnings.warn(
             f"this state was taken on Python {state['python']}, and functions can't be compared with those of Python "
@@ -225,8 +240,18 @@ def _parts_changed(state: dict[str, Any], parts: Sequence[Part]) -> tuple[str, .
 
 
 def _alike(one: list[str], other: list[str]) -> bool:
-    # What changes while it runs has no digest to compare.
-    return len(one) == len(other) and all(a == b or not a or not b for a, b in zip(one[1:], other[1:], strict=True))
+    # What changes while it runs has no digest to compare, and details may have found no room.
+    pairs = zip(one[1:], other[1:], strict=False)
+    return len(one) == len(other) and all(a[:_DIGITS] == b[:_DIGITS] or not a or not b for a, b in pairs)
+
+
+def _which_changed(one: list[str], other: list[str], part: Part) -> str:
+    """Which values that a function holds have changed, if its code hasn't and that is known."""
+    names = part.changed(one[2][_DIGITS:]) if len(one) == 3 and one[1] == other[1] else []
+    told = ", ".join(names[:_MOST_NAMED]) + (
+        f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    )
+    return f": {told}" if told else ""
 
 
 # Fitting into the size.

@@ -2,7 +2,8 @@
 
 The reading lane keeps a rolling digest of the samples that the generator gave. It goes with each batch to where it is
 delivered, and into a state. To resume, the generator is started anew and read up to there; other samples than before
-show in the digest. Of a large array some bytes stand for all: what gives other numbers gives others everywhere.
+show in the digest. Of a large array some bytes stand for all: what gives other numbers gives others everywhere. Tensors
+and lists count as the arrays that the engine would make of them; what is no numbers counts by its type.
 
 A generator with `state_dict()` and `load_state_dict(state)` of its own is asked for its state after each batch instead,
 and read on from there.
@@ -24,6 +25,8 @@ OWN_BYTES = 900
 #: Bytes of an array that are read, if it has more than twice as many.
 _SOME_BYTES = 4096
 _PLAIN = (int, float, bool, str, bytes, complex, type(None))
+#: NumPy makes no array of more dimensions.
+_MOST_DIMENSIONS = 64
 
 
 @final
@@ -64,9 +67,35 @@ def rolled(before: int, sample: Any) -> int:
         return before
     if isinstance(sample, np.generic):
         return zlib.crc32(sample.tobytes(), before)
-    # Of other objects the text may hold an address.
-    text = repr(sample) if isinstance(sample, _PLAIN) else kind.__name__
-    return zlib.crc32(text.encode("utf-8", "surrogatepass"), before)
+    if isinstance(sample, _PLAIN):
+        return zlib.crc32(repr(sample).encode("utf-8", "surrogatepass"), before)
+    array = None if isinstance(sample, list) and not _is_of_numbers(sample) else _as_array(sample)
+    if array is not None:
+        return _rolled_array(before, array)
+    if isinstance(sample, list):
+        for part in sample:
+            before = rolled(before, part)
+        return before
+    # The text of an object may hold an address.
+    return zlib.crc32(kind.__name__.encode("utf-8", "surrogatepass"), before)
+
+
+def _is_of_numbers(sample: Any) -> bool:
+    """Whether a list, perhaps of lists, begins with a number: of tensors NumPy would make copies, and slowly."""
+    for _ in range(_MOST_DIMENSIONS):
+        if not isinstance(sample, list) or not sample:
+            break
+        sample = sample[0]
+    return isinstance(sample, (int, float, complex, np.generic))
+
+
+def _as_array(sample: Any) -> Any:
+    """What the engine would make of it, or None if that is no array of plain values."""
+    try:
+        array = np.asarray(sample)
+    except Exception:  # noqa: BLE001  an object's own code may raise anything
+        return None
+    return None if array.dtype.hasobject else array
 
 
 def _rolled_array(before: int, array: Any) -> int:
