@@ -16,9 +16,9 @@ from dataclasses import replace
 from typing import final
 
 from fitstream.engine.board import Board, Chunk, Outcome
-from fitstream.engine.filling import MOST_DONORS
 from fitstream.engine.marks import NOTHING
 from fitstream.engine.process import Overdue, Process
+from fitstream.engine.rescue import MOST_DONORS
 from fitstream.errors import FitstreamError, SampleError
 from fitstream.policy import BadSample
 

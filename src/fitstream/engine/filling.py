@@ -8,8 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +16,12 @@ import numpy.typing as npt
 from fitstream.chain import Filler
 from fitstream.engine.board import FINE, Board, Chunk, Outcome
 from fitstream.engine.job import Job
+from fitstream.engine.rescue import Filled, Rescue, Work
 from fitstream.engine.ring import Slot
-from fitstream.errors import SampleError
 from fitstream.failures import RowError
 from fitstream.machine import thread_fault_count
-from fitstream.policy import BadSample
 
-__all__ = ["MOST_DONORS", "Filled", "Filling", "Progress", "Work", "fill_chunk", "fill_rows", "open_slot"]
-
-#: How many samples are drawn to take a bad one's place, before that is given up.
-MOST_DONORS = 10
+__all__ = ["Filling", "Progress", "fill_chunk", "fill_rows", "open_slot"]
 
 
 @final
@@ -145,38 +140,7 @@ def fill_chunk(board: Board, filler: Filler, chunk: Chunk, progress: Progress) -
         progress.end()
     if board.plan.whole_batches:
         board.set_rows(slot, filled.rows, filled.rows)
-    return Outcome(bad=tuple(filled.bad))
-
-
-class Work(Protocol):
-    """Which rows of which batch: what a `Chunk` says, and a message to a worker process."""
-
-    @property
-    def pass_index(self) -> int: ...
-    @property
-    def step(self) -> int: ...
-    @property
-    def start(self) -> int: ...
-    @property
-    def row_count(self) -> int: ...
-    @property
-    def first_index(self) -> int: ...
-    @property
-    def attempt(self) -> int: ...
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """What became of some rows.
-
-    Attributes:
-        rows: Rows of the batch, where it comes finished; else those that were asked for.
-        bad: Samples that were skipped or replaced.
-    """
-
-    rows: int
-    bad: Sequence[BadSample]
+    return Outcome(bad=tuple(filled.bad)) if filled.bad else FINE
 
 
 def fill_rows(
@@ -199,7 +163,6 @@ def fill_rows(
     Raises:
         RowError: At the first row that fails, as the policy wants it, or that no other sample could be found for.
     """
-    rows = _Rows(job, filler, leaves, work, goes_on)
     if job.order is None:
         indices = np.arange(work.first_index, work.first_index + work.row_count, dtype=np.int64)
         passes = np.full(work.row_count, work.pass_index, dtype=np.int64)
@@ -207,79 +170,17 @@ def fill_rows(
         whole = job.order.rows(work.pass_index, work.step)
         part = slice(work.start, work.start + work.row_count)
         indices, passes = whole.indices[part], whole.passes[part]
-    on_bad = rows.take_in if job.policy.on_bad_sample != "raise" else None
+    rescue = None if job.policy.on_bad_sample == "raise" else Rescue(job, filler, leaves, work, goes_on)
     try:
-        if work.attempt:
-            told = SampleError("", index=int(indices[0]))  # the main process knows what is the matter with it
-            rows.take_in(work.start, int(passes[0]), told)
-        elif job.whole_batches:
-            rows.fill_whole(int(indices[0]), int(passes[0]), None if given is None else given[0], on_bad)
-        else:
-            filler.fill(leaves, work.start, indices, passes, given, goes_on, on_bad)
-        return Filled(rows.count, rows.bad)
+        if job.whole_batches or work.attempt:
+            goes_on(work.start)
+            raw = None if given is None else given[0]
+            if rescue is not None:
+                return rescue.fill_one(int(indices[0]), int(passes[0]), raw)
+            return Filled(filler.fill_whole(leaves, int(indices[0]), int(passes[0]), raw), ())
+        filler.fill(leaves, work.start, indices, passes, given, goes_on, None if rescue is None else rescue.take_in)
+        return Filled(work.row_count, () if rescue is None else rescue.bad)
     finally:
         leaves = ()  # who keeps an error keeps this frame, which must not keep the batch's memory
-        rows.forget()
-
-
-@final
-class _Rows:
-    """The rows of one chunk, and what is done about samples that can't be made."""
-
-    def __init__(
-        self,
-        job: Job,
-        filler: Filler,
-        leaves: Sequence[npt.NDArray[Any]],
-        work: Work,
-        goes_on: Callable[[int], bool],
-    ) -> None:
-        self.bad: list[BadSample] = []
-        self.count = work.row_count
-        self._job, self._filler, self._leaves, self._work, self._goes_on = job, filler, leaves, work, goes_on
-
-    def fill_whole(
-        self, index: int, pass_index: int, given: Any, on_bad: Callable[[int, int, SampleError], None] | None
-    ) -> None:
-        """Place one finished batch."""
-        self._goes_on(0)
-        try:
-            self.count = self._filler.fill_whole(self._leaves, index, pass_index, given)
-        except RowError as failed:
-            if on_bad is None:
-                raise
-            self.count = 0
-            on_bad(0, pass_index, failed.error)
-
-    def take_in(self, row: int, pass_index: int, error: SampleError) -> None:
-        """Record a bad sample, and find another for its row if that is wanted."""
-        work = self._work
-        donor = self._replace(row, pass_index, error) if self._job.policy.on_bad_sample == "replace" else None
-        self.bad.append(BadSample.of(error, work.pass_index, work.step, row, donor))
-
-    def _replace(self, row: int, pass_index: int, error: SampleError) -> int:
-        work, order = self._work, self._job.order
-        assert order is not None
-        last: SampleError | None = None
-        for attempt in range(max(1, work.attempt), MOST_DONORS + 1):
-            self._goes_on(row)
-            donor = order.donor(pass_index, work.step, row, attempt)
-            last = self._place(row, donor, pass_index)
-            if last is None:
-                return donor
-        reason = f"{error.reason}. None of {MOST_DONORS} samples drawn to replace it could be made, the last of them: "
-        told = SampleError(f"{reason}{last}", index=error.index, path=error.path, stage=error.stage)
-        raise RowError(row, told)
-
-    def _place(self, row: int, index: int, pass_index: int) -> SampleError | None:
-        if not self._job.whole_batches:
-            return self._filler.fill_row(self._leaves, row, index, pass_index)
-        try:
-            self.count = self._filler.fill_whole(self._leaves, index, pass_index)
-        except RowError as failed:
-            return failed.error
-        return None
-
-    def forget(self) -> None:
-        """Let go of the batch's memory, which an error's frames may keep alive otherwise."""
-        self._leaves = ()
+        if rescue is not None:
+            rescue.forget()

@@ -9,11 +9,10 @@ generator goes on from a state of its own.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 from collections.abc import Iterator
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 from fitstream.chain import Filler
 from fitstream.engine.board import Board, Chunk, Outcome, Run
@@ -199,7 +198,8 @@ class Reading:
         length = self._source.length
         given: list[Any] = []
         assert self._iterator is not None
-        with self._asking():
+        # No context manager: without functions a lane asks for one sample at a time.
+        try:
             while len(given) < want and (length is None or self._index < length):
                 self.progress.begin()
                 sample = next(self._iterator, _NO_MORE)
@@ -208,34 +208,34 @@ class Reading:
                 self._digest = rolled(self._digest, sample)
                 given.append(copied(sample) if self._copies else sample)
                 self._index += 1
-        return given, length is not None and self._index >= length
-
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Say what the generator raises as a failure of the sample that it was asked for."""
-        self.progress.begin()
-        try:
-            yield
-        except FitstreamError:
-            raise
-        except BaseException as error:
-            if is_ctrl_c(error):
-                raise
-            raise self._filler.chain.failure(error, self._index, "read") from error
+        except BaseException as error:  # noqa: BLE001  whatever it is, it is raised again
+            self._raise(error)
         finally:
             self.progress.end()
+        return given, length is not None and self._index >= length
+
+    def _raise(self, error: BaseException) -> NoReturn:
+        """Say what the generator raised as a failure of the sample that it was asked for."""
+        if isinstance(error, FitstreamError) or is_ctrl_c(error):
+            raise error
+        raise self._filler.chain.failure(error, self._index, "read") from error
 
     def _open(self, run: Run) -> None:
         """Start the pass, and go to the step that the run begins with."""
         replay = run.replay if self._step else None
         own = None if replay is None or replay.own is None else json.loads(replay.own)
-        with self._asking():
+        self.progress.begin()
+        try:
             started = self._source.start(self._owner, own)
             self._iterator, self._maker = started.samples, started.maker
             if not started.restored:
                 self._read_again(self._step * self._size, run, replay)
             elif replay is not None:
                 self._index, self._digest = self._step * self._size, replay.digest or 0
+        except BaseException as error:  # noqa: BLE001  whatever it is, it is raised again
+            self._raise(error)
+        finally:
+            self.progress.end()
 
     def _read_again(self, count: int, run: Run, replay: Replay | None) -> None:
         assert self._iterator is not None
