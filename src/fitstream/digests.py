@@ -158,25 +158,22 @@ class Digester:
             return known
         if self._visits.depth > _DEEPEST:
             return self._unknown(thing, place, "too large")
-        unknown, shared = len(self.unknown), len(self._shared)
+        depth, unknown, shared = self._visits.depth, len(self.unknown), len(self._shared)
         try:
-            return self._visits.read(thing, lambda: self._read_or_name(thing, place))
+            visit = self._visits.begin(thing)
+            found = self._read(thing, place)
         except TooMany:
-            if self._visits.depth:
+            if depth:
                 raise
             # How far it came may hang on the order of a set, so that nothing of it counts.
             self._visits.clear()
             del self.unknown[unknown:]
             self._shared = dict(list(self._shared.items())[:shared])
             return self._unknown(thing, place, "too large")
-
-    def _read_or_name(self, thing: Any, place: Place) -> bytes:
-        try:
-            return self._read(thing, place)
-        except TooMany:
-            raise
         except Exception:  # noqa: BLE001  an object's own code may raise anything
-            return self._unknown(thing, place)
+            found = self._unknown(thing, place)
+        self._visits.end(visit, found)
+        return found
 
     def _apart(self, things: Iterable[Any], place: Place) -> list[bytes]:
         """Digests of things that have no order, so that none may be read otherwise for those before it."""

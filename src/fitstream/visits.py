@@ -8,12 +8,11 @@ read. The others' digests are of use until then, and only where the way there is
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 from fitstream.plain import blake
 
-__all__ = ["TooMany", "Visits"]
+__all__ = ["TooMany", "Visit", "Visits"]
 
 _MOST_THINGS = 50_000
 _NOTHING = _MOST_THINGS + 1
@@ -21,6 +20,17 @@ _NOTHING = _MOST_THINGS + 1
 
 class TooMany(Exception):
     """A thing holds more others than are read."""
+
+
+@final
+class Visit(NamedTuple):
+    """The reading of one thing, and how things were when it began."""
+
+    thing: Any
+    number: int
+    mark: int
+    cyclic_before: int
+    lowest_before: int
 
 
 @final
@@ -64,35 +74,33 @@ class Visits:
             return found
         return None
 
-    def read(self, thing: Any, reads: Callable[[], bytes]) -> bytes:
-        """Read a thing that isn't known.
+    def begin(self, thing: Any) -> Visit:
+        """Begin to read a thing that isn't known.
 
-        Args:
-            thing: What is read.
-            reads: Reads it.
         Raises:
-            TooMany: If more were read than the limit.
+            TooMany: If more were read than the limit. Only `clear` is of use then.
         """
         self._count += 1
         if self._count > _MOST_THINGS:
             raise TooMany
-        key, number, outer_lowest = id(thing), self._count, self._lowest
-        before, cyclic_before = self.mark(), len(self._cyclic)
-        self._active[key], self._lowest = (self.depth, number), _NOTHING
-        try:
-            found = reads()
-        finally:
-            self._active.pop(key, None)
-        lowest, self._lowest = self._lowest, min(outer_lowest, self._lowest)
-        if lowest < number:
-            self._open[key] = thing, found, number
+        visit = Visit(thing, self._count, self.mark(), len(self._cyclic), self._lowest)
+        self._active[id(thing)] = self.depth, visit.number
+        self._lowest = _NOTHING
+        return visit
+
+    def end(self, visit: Visit, found: bytes) -> None:
+        """Take in the digest of what was read."""
+        key, lowest = id(visit.thing), self._lowest
+        del self._active[key]
+        self._lowest = min(visit.lowest_before, lowest)
+        if lowest < visit.number:
+            self._open[key] = visit.thing, found, visit.number
             self._cyclic.append(key)
-            return found
-        self.forget(before)
-        members = frozenset((key, *self._cyclic[cyclic_before:])) if lowest == number else frozenset()
-        del self._cyclic[cyclic_before:]
-        self._closed[key] = thing, found, members
-        return found
+            return
+        self.forget(visit.mark)
+        inside = (key, *self._cyclic[visit.cyclic_before :]) if lowest == visit.number else ()
+        del self._cyclic[visit.cyclic_before :]
+        self._closed[key] = visit.thing, found, frozenset(inside)
 
     def mark(self) -> int:
         """A place to go back to with `forget`."""
