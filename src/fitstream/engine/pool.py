@@ -314,7 +314,7 @@ class Pool:
         broken = process.broken
         self._deaths += process.state == "starting"
         if process.state == "starting" and (broken is not None or self._deaths >= _MOST_DEATHS):
-            raise could_not_open(how, broken)
+            raise could_not_open(how, broken, again=self._ready.is_set())
         if broken is not None:
             raise FitstreamError(f"a lane ended unexpectedly by {broken['reason']}\n{broken['traceback']}")
         dispatcher = self._dispatcher

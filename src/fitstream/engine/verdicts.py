@@ -77,16 +77,23 @@ def verdict(plan: Plan, chunk: Chunk, process: Process, how: str) -> tuple[Fitst
     return error, _bad_sample(plan, chunk, error, how)
 
 
-def could_not_open(how: str, broken: dict[str, Any] | None) -> PlanError:
+def could_not_open(how: str, broken: dict[str, Any] | None, *, again: bool) -> FitstreamError:
     """The error of workers that end before they are ready.
 
     Args:
         how: How the last one ended.
         broken: What it told, or None.
+        again: Whether others of them were ready before.
     """
     told = f"\n{broken['traceback']}" if broken else ""
+    reason = (broken["reason"] if broken else how).rstrip(".")
+    if again:
+        return FitstreamError(
+            f"A worker process was started anew, and could not open the dataset any more: {reason}. Look for what "
+            f"changed since it was opened first.{told}"
+        )
     return PlanError(
-        f"A worker process could not open the dataset: {broken['reason'] if broken else how}. "
+        f"A worker process could not open the dataset: {reason}. "
         f"What it needs must be there to import, or be made in the function itself; or use processes=0.{told}"
     )
 
