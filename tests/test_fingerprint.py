@@ -218,6 +218,10 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "vocabulary": ({str(i): i for i in range(30_000)}, {str(i): i + (i == 20_000) for i in range(30_000)}),
     "large set": (set(range(30_000)), set(range(1, 30_001))),
     "large dict of lists": ({i: [i] for i in range(3000)}, {i: [i + (i == 2000)] for i in range(3000)}),
+    "dict of tuples": ({(i, i): [i] for i in range(5000)}, {(i, i): [i + (i == 2000)] for i in range(5000)}),
+    "larger dict of lists": ({i: [i] for i in range(5000)}, {i: [-i] for i in range(5000)}),
+    "keys of a larger dict": ({i: [0] for i in range(5000)}, {i + (i == 4999): [0] for i in range(5000)}),
+    "annotations": ({f"{i}": [{"a": i}] for i in range(30_000)}, {f"{i}": [{"a": -i}] for i in range(30_000)}),
     "huge dict": ({str(i): [i] for i in range(100_001)}, {str(i): [i] for i in range(100_002)}),
     "large list": (list(range(5000)), list(range(5001))),
 }
@@ -503,6 +507,11 @@ def test_random_generators_are_named_and_not_compared(make: Any) -> None:
     assert one == other
     assert unknown_of(capturing(make(1))) == ["closure variable 'x' (a random generator)"]
     assert unknown_of(make(1))
+
+
+def test_a_method_of_a_random_generator_is_named_by_where_it_was_found() -> None:
+    assert unknown_of(capturing(random.Random(1).uniform)) == ["closure variable 'x' (a random generator)"]
+    assert unknown_of(capturing(np.random.RandomState(1).rand)) == ["closure variable 'x' (a random generator)"]
 
 
 def test_what_a_function_holds_beside_a_random_generator_is_compared() -> None:

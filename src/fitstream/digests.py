@@ -54,6 +54,10 @@ _NO_MEANING = {
 }  # fmt: skip
 
 
+def _are_names(keys: Iterable[Any]) -> bool:
+    return {type(key) for key in keys} in ({str}, {int})
+
+
 @final
 class Place(NamedTuple):
     """Where a thing was found, in words of the program: `closure variable 'x.file'`."""
@@ -215,8 +219,10 @@ class Digester:
                 return self._many_keys(thing, None, place)
             return blake(b"set", *sorted(self._apart(thing, place)))
         if kind in (dict, types.MappingProxyType):
-            if len(thing) > _MANY_KEYS and (len(thing) > _MOST_KEYS or are_plain(thing.values())):
-                return self._many_keys(thing, thing, place)
+            if len(thing) > _MANY_KEYS:
+                has_too_many = len(thing) > (_MANY_MEMBERS if _are_names(thing) else _MOST_KEYS)
+                if has_too_many or are_plain(thing.values()):
+                    return self._many_keys(thing, thing, place)
             keys = sorted(zip(self._apart(thing, place), thing.items(), strict=True), key=operator.itemgetter(0))
             items = ((found, self.value(value, place.member(key))) for found, (key, value) in keys)
             return blake(b"dict", *(part for item in items for part in item))
@@ -229,12 +235,12 @@ class Digester:
         return (self.value(thing[i], place.member(i)) for i in places)
 
     def _many_keys(self, keys: Any, values: Any, place: Place) -> bytes:
-        """A large dict or set of text or numbers, such as a vocabulary. Beyond a limit, first keys stand for all."""
-        if {type(key) for key in keys} not in ({str}, {int}):
+        """A large dict or set of text or numbers, such as a vocabulary. Beyond a limit, some stand for all."""
+        if not _are_names(keys):
             return self._unknown(keys, place, "too large")
         some = sorted(keys) if len(keys) <= _MOST_KEYS else heapq.nsmallest(_MEMBERS, keys)
         held = [] if values is None else [values[key] for key in some]
-        plain = repr(held).encode("utf-8", "surrogatepass") if are_plain(held) else self.value(held, place)
+        plain = repr(held).encode("utf-8", "surrogatepass") if are_plain(held) else blake(*self._members(held, place))
         return blake(b"many", str(len(keys)).encode(), repr(some).encode("utf-8", "surrogatepass"), plain)
 
     def _array(self, array: npt.NDArray[Any], owner: Any, place: Place) -> bytes:
@@ -244,7 +250,9 @@ class Digester:
 
     def _program(self, thing: Any, place: Place) -> bytes | None:
         """Functions, classes, modules: what is code."""
-        if isinstance(thing, (types.FunctionType, types.MethodType, functools.partial)):
+        if isinstance(thing, types.MethodType):
+            return blake(b"method", self.value(thing.__func__, place), self.value(thing.__self__, place))
+        if isinstance(thing, (types.FunctionType, functools.partial)):
             told = self._function(thing, place) if isinstance(thing, types.FunctionType) else self._told(thing)
             held = (part for name, found in sorted(told.captured.items()) for part in (name.encode(), found))
             return blake(b"callable", told.code, *held)
