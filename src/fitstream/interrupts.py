@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 from typing import NoReturn
 
@@ -20,10 +21,12 @@ def watch_for_interrupts() -> None:
     """Make Ctrl-C end the program in time, whatever a framework does with it.
 
     KeyboardInterrupt is lost where it meets a callback of the garbage collector, such as JAX's: then Python calls
-    `sys.unraisablehook`, and goes on. And some frameworks take seconds to return. So a timer ends the program if the
-    exception hasn't.
+    `sys.unraisablehook`, and goes on. And some frameworks take seconds to return. So a thread ends the program if the
+    exception hasn't. It waits from the start: a thread that the handler started could wait for a lock of `threading`
+    that the interrupted code holds.
     """
     report = sys.unraisablehook
+    heard, told = os.pipe()
 
     def on_unraisable(lost: sys.UnraisableHookArgs) -> None:
         if issubclass(lost.exc_type, KeyboardInterrupt):
@@ -31,13 +34,17 @@ def watch_for_interrupts() -> None:
         report(lost)
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
-        deadline = threading.Timer(_INTERRUPT_S, leave)
-        deadline.daemon = True
-        deadline.start()
+        os.write(told, b"!")
         raise KeyboardInterrupt
+
+    def end() -> None:
+        os.read(heard, 1)
+        time.sleep(_INTERRUPT_S)
+        leave()
 
     # A shell that starts the program in the background has it ignore Ctrl-C; that stays.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        threading.Thread(target=end, name="fitstream-interrupts", daemon=True).start()
         signal.signal(signal.SIGINT, on_interrupt)
         sys.unraisablehook = on_unraisable
 
