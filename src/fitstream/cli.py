@@ -104,6 +104,13 @@ def _plan(
     metavar="FOLDER",
     help="Folder for checkpoints: the same command goes on from the newest one.",
 )
+@click.option(
+    "--on-bad-sample",
+    type=click.Choice(["raise", "skip", "replace"]),
+    default="raise",
+    show_default=True,
+    help="What becomes of pictures that can't be read; they are listed in bad_samples.csv.",
+)
 def _train(
     data: Path,
     reading: Reading,

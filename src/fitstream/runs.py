@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -20,7 +20,9 @@ from fitstream.adapters.keras_inputs import Running, open_both, open_one
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError
 from fitstream.loader import Loader
+from fitstream.measures import Stats
 from fitstream.models import Head, build_model
+from fitstream.policy import OnBadSample, Policy
 from fitstream.reporting.history import plot_history, write_history
 from fitstream.spec import format_bytes
 from fitstream.training import fit
@@ -48,6 +50,7 @@ class Settings:
         seed: Of the model's weights, the order and all else that is random.
         output: Folder for the files, which is there.
         checkpoint: Folder for checkpoints, or None.
+        on_bad_sample: As in `ds.loader`.
     """
 
     model: str
@@ -59,6 +62,7 @@ class Settings:
     seed: int
     output: Path
     checkpoint: Path | None = None
+    on_bad_sample: OnBadSample = "raise"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +184,14 @@ def train(data: Dataset, validation: Dataset | None, head: Head, settings: Setti
             budget_bytes=budget_bytes,
             samples_per_s=stats[0].sample_count / clock.training_s if clock.training_s else 0.0,
             waited_share=min(1.0, stats[0].waited_s / clock.training_s) if clock.training_s else 0.0,
-            files=_write(model, history, data.class_names, settings),
+            files=(*_write(model, history, data.class_names, settings), *_write_bad(stats, settings.output)),
         )
     _tell(outcome, say)
     return outcome
 
 
 def _open(batches: Dataset, validation: Dataset | None, settings: Settings) -> Sequence[Loader]:
-    running = Running(settings.memory, settings.workers, settings.processes)
+    running = Running(settings.memory, settings.workers, settings.processes, Policy(settings.on_bad_sample))
     if validation is None:
         return (open_one(batches, running),)
     return open_both(batches, validation.batch(settings.batch_size), running)
@@ -212,6 +216,17 @@ def _write(
     return tuple(files)
 
 
+def _write_bad(stats: Sequence[Stats], output: Path) -> tuple[Path, ...]:
+    """List the samples that were skipped or replaced, if there were some."""
+    file = output / "bad_samples.csv"
+    file.unlink(missing_ok=True)
+    bad = tuple(one for each in stats for one in each.bad_samples)
+    if not bad:
+        return ()
+    replace(stats[0], bad_samples=bad).write_bad_samples(file)
+    return (file,)
+
+
 def _tell(outcome: Outcome, say: Say) -> None:
     kind = "val_" if "val_loss" in outcome.metrics else ""
     metrics = {name.removeprefix(kind): value for name, value in outcome.metrics.items() if name.startswith(kind)}
@@ -222,6 +237,7 @@ def _tell(outcome: Outcome, say: Say) -> None:
     if outcome.samples_per_s:
         say(f"Speed        {outcome.samples_per_s:,.0f} samples/s; {waited}")
     names = {"model.keras": "Model", "history.csv": "History", "class_names.json": "Classes", "history.png": "Plot"}
+    names["bad_samples.csv"] = "Bad samples"
     for file in outcome.files:
         say(f"{names[file.name]:<13}{file}")
     if not any(file.name == "history.png" for file in outcome.files):

@@ -106,6 +106,21 @@ def test_the_same_command_goes_on_from_its_checkpoints(
     assert (tmp_path / "two" / "history.csv").read_text() == (tmp_path / "three" / "history.csv").read_text()
 
 
+@pytest.mark.filterwarnings("ignore:.*on_bad_sample:RuntimeWarning")
+def test_pictures_that_cannot_be_read_are_skipped_if_that_is_wanted_and_listed(
+    tmp_path: Path, make_pictures: MakePictures, fitstream: Fitstream
+) -> None:
+    make_pictures(tmp_path / "photos", count=10)
+    (tmp_path / "photos" / "cats" / "001.jpg").write_bytes(b"cut off")
+    command = ("train", "photos", "--memory", "64MB", "--image-size", "8", "--batch-size", "8", "--epochs", "1")
+    assert fitstream(*command, "--output", "one").code == 1
+    done = fitstream(*command, "--output", "two", "--on-bad-sample", "skip")
+    assert done.code == 0, done.err
+    with open(fact("Bad samples", done.out), newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [Path(row["path"]).name for row in rows] == ["001.jpg"]
+
+
 def test_train_on_a_table_of_numbers_with_a_user_s_model(
     tmp_path: Path, make_pictures: MakePictures, fitstream: Fitstream
 ) -> None:
