@@ -193,7 +193,10 @@ def _read_arrays(path: Path, forms: dict[str, Any]) -> dict[str, np.ndarray]:
         arrays = {}
         for name, form in forms.items():
             with archive.open(f"{name}.npy") as member:
-                array = np.lib.format.read_array(member, allow_pickle=False)
+                try:
+                    array = np.lib.format.read_array(member, allow_pickle=False)
+                except MemoryError:
+                    raise Broken(f"{name} declares more numbers than memory holds") from None
             arrays[name] = array.view(np.dtype(form["dtype"])) if array.dtype.name != form["dtype"] else array
             if list(array.shape) != form["shape"]:
                 raise Broken(f"{name} has shape {array.shape} and not {form['shape']}")

@@ -28,6 +28,7 @@ import math
 import os
 import re
 import warnings
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,7 @@ class CheckpointFolder:
             except BaseException:
                 os.close(self._lock)
                 raise
+            _OPEN.add(self)
         except OSError as error:
             raise PlanError(
                 f"checkpoints can't be kept in {self.path}: {error.strerror or error}. Give another folder."
@@ -124,7 +126,16 @@ class CheckpointFolder:
 
     def close(self) -> None:
         """Leave the folder to others."""
-        os.close(self._lock)
+        if fcntl is not None and self._lock >= 0:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._lock, fcntl.LOCK_UN)  # also where a forked process has it open
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the descriptor, and nothing else: in a forked process, which would hold the lock for its parent."""
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
     def __enter__(self) -> CheckpointFolder:
         return self
@@ -251,3 +262,16 @@ def _is_count(value: Any) -> bool:
 
 def _is_step(path: Path) -> bool:
     return path.name.startswith("step-")
+
+
+#: Folders of this process that are in use, so that forked processes let go of their locks.
+_OPEN: weakref.WeakSet[CheckpointFolder] = weakref.WeakSet()
+
+
+def _drop_in_child() -> None:
+    for folder in list(_OPEN):
+        folder.drop()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_in_child)

@@ -7,6 +7,7 @@ import csv
 import os
 import statistics
 import sys
+import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -180,14 +181,39 @@ def _listing(table: Path | None) -> Iterator[Callable[[Fault], None]]:
     if table is None:
         yield lambda fault: None
         return
-    unfinished = table.with_name(f"{table.name}.part")
+    with _csv_errors(table):
+        number, name = tempfile.mkstemp(prefix=f"{table.name}.", suffix=".part", dir=table.parent)
+        file = open(number, "w", encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
+    unfinished = Path(name)
     try:
-        with open(unfinished, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file)
+        writer = csv.writer(file)
+
+        def write(fault: Fault) -> None:
+            with _csv_errors(table):
+                writer.writerow([fault.path, fault.reason])
+
+        with _csv_errors(table):
             writer.writerow(["path", "reason"])
-            yield lambda fault: writer.writerow([fault.path, fault.reason])
-        unfinished.replace(table)
+        yield write
+        with _csv_errors(table):
+            file.close()
+            unfinished.chmod(0o666 & ~_umask())
+            unfinished.replace(table)
+    finally:
+        with contextlib.suppress(OSError):
+            file.close()
+        unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _csv_errors(table: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise PlanError(f"--csv {table}: the file can't be written: {error.strerror}.") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    now = os.umask(0)
+    os.umask(now)
+    return now

@@ -39,6 +39,7 @@ from fitstream.adapters.keras_state import (
 from fitstream.checkpoint_files import Stored
 from fitstream.checkpoints import Checkpoint, CheckpointFolder
 from fitstream.errors import PlanError, StateError
+from fitstream.loader import Loader
 
 __all__ = ["Keeper", "KeptCallbacks", "open_keeper"]
 
@@ -176,8 +177,9 @@ class Keeper:
             self._restore_random()
         self._saved_s = time.monotonic()
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self, epoch: int) -> None:
         """An epoch begins; callbacks have been told."""
+        self._epoch = epoch
         if self._found is not None:
             self._restore(self._found)
 
@@ -229,7 +231,7 @@ class Keeper:
         if place is not None or not self._loaders:
             self._loaders = {
                 "loader": feed.loader.state_at(*(place or (0, 0))),
-                "validation": None if other is None else other.loader.state_dict(),
+                "validation": None if other is None else _next_validation(other.loader),
             }
         arrays: Arrays = {}
         assert self._callbacks is not None
@@ -285,7 +287,7 @@ class KeptCallbacks(keras.callbacks.CallbackList):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        self._keeper.begin_epoch()
+        self._keeper.begin_epoch(epoch)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._keeper.begin_step()
@@ -311,6 +313,12 @@ class _EachStep(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         pass
+
+
+def _next_validation(loader: Loader) -> dict[str, Any]:
+    """The state of a loader where the next validation begins: each one is of a pass of its own."""
+    state = loader.state_dict()
+    return loader.state_at(state["epoch"] + 1, 0) if state["step"] and not loader.resumed else state
 
 
 def open_keeper(

@@ -38,6 +38,9 @@ _NO_STATE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, ty
 #: Of `keras.callbacks.Callback` itself.
 _OF_KERAS = {"_model", "params"}
 
+#: How deep in lists and dicts of attributes an optimizer is looked for.
+_MOST_DEPTH = 4
+
 
 class _Unsavable(Exception):
     """A value that can't be saved."""
@@ -97,6 +100,18 @@ def decode(data: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 # Variables.
 
 
+def _optimizers(thing: Any, depth: int = 0) -> Iterator[Any]:
+    """All optimizers in attributes, and in lists, tuples and dicts there."""
+    if isinstance(thing, keras.optimizers.Optimizer):
+        yield thing
+    elif depth < _MOST_DEPTH and isinstance(thing, dict):
+        for each in list(thing.values()):
+            yield from _optimizers(each, depth + 1)
+    elif depth < _MOST_DEPTH and isinstance(thing, (list, tuple)):
+        for each in thing:
+            yield from _optimizers(each, depth + 1)
+
+
 @final
 class Variables:
     """All that a model's training changes: variables, and on PyTorch also the buffers of its modules."""
@@ -106,7 +121,7 @@ class Variables:
 
     def _all(self) -> list[Any]:
         model = self._model
-        optimizers = [each for each in vars(model).values() if isinstance(each, keras.optimizers.Optimizer)]
+        optimizers = list(_optimizers([vars(one) for one in (model, *model.layers)]))
         if isinstance(model.optimizer, keras.optimizers.Optimizer) and all(
             each is not model.optimizer for each in optimizers
         ):

@@ -17,6 +17,7 @@ import json
 import os
 import sys
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TextIO, final
@@ -304,8 +305,8 @@ class _TwiceNamed(Exception):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _TwiceNamed(pairs, next(name for name in names if names.count(name) > 1))
+        counts = Counter(name for name, _ in pairs)
+        raise _TwiceNamed(pairs, next(name for name, count in counts.items() if count > 1))
     return found
 
 
