@@ -252,6 +252,26 @@ def test_a_second_run_is_refused_with_the_process_that_holds_the_folder(folder: 
     assert f"PlanError: process {os.getpid()} writes" in done.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_holds_no_folder(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, time\n"
+        "from fitstream.checkpoints import *\n"
+        f"folder = CheckpointFolder(Checkpoint({str(tmp_path)!r}))\n"
+        "if os.fork() == 0:\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    sys.stdin.read()\n"
+        "    os._exit(0)\n"
+        "time.sleep(1000)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+        process.wait()
+        CheckpointFolder(fs.Checkpoint(tmp_path)).close()  # while the forked process lives
+
+
 def test_the_folder_is_free_after_its_process_was_killed(tmp_path: Path) -> None:
     opens = f"from fitstream.checkpoints import *; folder = CheckpointFolder(Checkpoint({str(tmp_path)!r}))"
     program = f"import os, signal; {opens}; os.kill(os.getpid(), signal.SIGKILL)"

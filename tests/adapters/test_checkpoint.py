@@ -213,6 +213,28 @@ def test_the_newest_checkpoint_counts_and_not_initial_epoch(tmp_path: Path) -> N
     assert history.epoch == [1, 2]
 
 
+def test_initial_epoch_is_not_lost_by_a_checkpoint_within_the_first_epoch(tmp_path: Path) -> None:
+    rules = fs.Checkpoint(tmp_path, every_steps=1)
+    interrupt(rules, shuffled(23), 3, epochs=3, initial_epoch=1)
+    model, history = fit(rules, shuffled(23), epochs=3, initial_epoch=1)
+    assert model.ids == planned(23, [1, 2])
+    assert history.epoch == [1, 2]
+
+
+def test_a_loader_that_validates_a_part_of_its_pass_begins_a_new_one_after_an_interruption(tmp_path: Path) -> None:
+    def settings(loader: fs.Loader) -> dict[str, Any]:
+        return {"epochs": 3, "validation_data": loader, "validation_steps": 2}
+
+    rules = fs.Checkpoint(tmp_path / "cut", every_steps=1)
+    with shuffled(17).loader("8 MB", workers=1) as loader:
+        _, unbroken = fit(tmp_path / "whole", shuffled(23), **settings(loader))
+    with shuffled(17).loader("8 MB", workers=1) as loader:
+        interrupt(rules, shuffled(23), 7, **settings(loader))
+    with shuffled(17).loader("8 MB", workers=1) as loader:
+        _, resumed = fit(rules, shuffled(23), **settings(loader))
+    assert resumed.history["val_loss"] == unbroken.history["val_loss"]
+
+
 # Callbacks.
 
 
