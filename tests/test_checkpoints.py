@@ -439,3 +439,13 @@ def test_a_process_that_dies_at_any_call_leaves_the_old_or_the_new_checkpoint(tm
     assert len(lines) > 25
     assert lines[-1] == (0, 0)
     assert all(status == 9 and step <= 0 for status, step in lines[:-1])
+
+
+def test_a_file_system_without_locks_is_told_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(checkpoints.fcntl, "flock", unsupported)
+    with pytest.warns(UserWarning, match="has no locks"):
+        folder = CheckpointFolder(fs.Checkpoint(tmp_path))
+    folder.close()

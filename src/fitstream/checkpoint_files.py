@@ -103,10 +103,13 @@ def _writing(path: Path, sums: dict[str, str]) -> Iterator[BinaryIO]:
 
 
 def sync_folder(path: Path) -> None:
-    """Bring to the disk which files a folder has."""
+    """Bring to the disk which files a folder has, where the file system can do that for folders."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # CIFS, some of FUSE
+            raise
     finally:
         os.close(descriptor)
 

@@ -114,13 +114,16 @@ class CheckpointFolder:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
+                    raise PlanError(
+                        f"process {holder or 'of another run'} writes its checkpoints into {self.path} already. Wait "
+                        "until it ends, or give each run a folder of its own."
+                    ) from error
+                if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
                     raise
-                holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
-                raise PlanError(
-                    f"process {holder or 'of another run'} writes its checkpoints into {self.path} already. Wait until "
-                    "it ends, or give each run a folder of its own."
-                ) from error
+                told = f"the file system of {self.path} has no locks: see to it that no two runs use this folder."
+                warnings.warn(told, stacklevel=2)
         os.ftruncate(self._lock, 0)
         os.write(self._lock, f"{os.getpid()}\n".encode())
 
