@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ settings.register_profile("fitstream", deadline=None)
 # For `make soak`, by --hypothesis-profile=soak.
 settings.register_profile("soak", deadline=None, max_examples=1000)
 settings.load_profile("fitstream")
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so the programs that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MakePictures = Callable[..., Path]
 
