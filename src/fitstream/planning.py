@@ -83,9 +83,7 @@ def make_plan(
         rows = max(whole_batch_size, first.rows)
     else:
         rows = batch.size if order is None else order.capacity
-    padded = padded_leaves(first.structure, first.specs, batch)
-    if padded:
-        first = replace(first, specs=lengthened(first.specs, padded, _max_length(batch, order)))
+    first, padded = _lengthened(first, batch, order)
     layout, batch_structure = _layout(first, rows, batch.mask, padded)
     steps = order.steps if order is not None else _steps(source, batch, whole)
     chunk_rows = 1 if whole else _chunk_rows(rows, lane_count, recipe, first)
@@ -253,14 +251,17 @@ def _shard_of_batches(operations: Sequence[Operation]) -> Shard | None:
     return operations[-1] if isinstance(operations[-1], Shard) else None
 
 
-def _max_length(batch: Batch, order: BatchOrder | None) -> int:
-    if batch.max_length is not None:
-        return batch.max_length
-    if order is None or order.buckets is None:
-        raise PlanError(
-            "batch(pad=True) needs max_length=, the longest that a sample may be: memory is planned for it."
-        )
-    return int(order.buckets.lengths.max(initial=1))
+def _lengthened(first: Probe, batch: Batch, order: BatchOrder | None) -> tuple[Probe, tuple[int, ...]]:
+    """The first sample with room for the longest, and the numbers of its padded leaves."""
+    padded = padded_leaves(first.structure, first.specs, batch)
+    if not padded:
+        return first, padded
+    longest = batch.max_length
+    if longest is None:
+        assert order is not None
+        assert order.buckets is not None
+        longest = int(order.buckets.lengths.max(initial=1))
+    return replace(first, specs=lengthened(first.specs, padded, longest)), padded
 
 
 def _layout(first: Probe, rows: int, mask: bool, padded: Sequence[int]) -> tuple[Layout, Structure]:
