@@ -29,7 +29,7 @@ from fitstream.adapters.keras_arguments import (
 )
 from fitstream.adapters.keras_checkpoint import Keeper, KeptCallbacks, open_keeper
 from fitstream.adapters.keras_data import as_keras_data
-from fitstream.adapters.keras_feed import Feed, FeedCallback, build_for_tensorflow
+from fitstream.adapters.keras_feed import FeedCallback, build_for_tensorflow
 from fitstream.adapters.keras_inputs import (
     Batches,
     Running,
@@ -39,6 +39,7 @@ from fitstream.adapters.keras_inputs import (
     to_batches,
     to_validation,
 )
+from fitstream.adapters.loader_feed import LoaderFeed
 from fitstream.checkpoints import Checkpoint
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError
@@ -256,7 +257,7 @@ def predict(
 
 def _open_both(
     opened: contextlib.ExitStack, train: Batches, other: Batches | None, running: Running
-) -> tuple[Feed, Feed | None]:
+) -> tuple[LoaderFeed, LoaderFeed | None]:
     own = isinstance(train, Dataset)
     if other is None:
         return _feed(opened, open_one(train, running), own=own), None
@@ -264,17 +265,17 @@ def _open_both(
     return _feed(opened, loader, own=own), _feed(opened, other_loader, own=isinstance(other, Dataset), trims=True)
 
 
-def _open_one(opened: contextlib.ExitStack, batches: Batches, steps: int | None, running: Running) -> Feed:
+def _open_one(opened: contextlib.ExitStack, batches: Batches, steps: int | None, running: Running) -> LoaderFeed:
     feed = _feed(opened, open_one(batches, running), own=isinstance(batches, Dataset), trims=True)
     feed.steps = count_steps("steps", steps, feed.steps, at_most_a_pass=True)
     return feed
 
 
-def _feed(opened: contextlib.ExitStack, loader: Loader, *, own: bool, trims: bool = False) -> Feed:
+def _feed(opened: contextlib.ExitStack, loader: Loader, *, own: bool, trims: bool = False) -> LoaderFeed:
     if own:
         opened.enter_context(loader)
     check_batch(loader.plan.batch_spec)
-    feed = Feed(loader, loader.plan.steps, own=own, trims=trims)
+    feed = LoaderFeed(loader, loader.plan.steps, own=own, trims=trims)
     opened.callback(feed.close)
     return feed
 
@@ -282,7 +283,7 @@ def _feed(opened: contextlib.ExitStack, loader: Loader, *, own: bool, trims: boo
 # Running.
 
 
-def _set_training(feed: Feed, model: Any, steps: int | None, class_weight: Weights | None, epochs: int) -> None:
+def _set_training(feed: LoaderFeed, model: Any, steps: int | None, class_weight: Weights | None, epochs: int) -> None:
     """Set what fit says about training's batches; `epochs` is how many there are to train."""
     feed.steps = count_steps("steps_per_epoch", steps, feed.steps)
     feed.goes_on = steps is not None
@@ -319,7 +320,7 @@ def _end_threads(callbacks: keras.callbacks.CallbackList) -> None:
 
 
 def _one_pass_callbacks(
-    opened: contextlib.ExitStack, model: Any, feed: Feed, callbacks: Any, verbose: Verbose
+    opened: contextlib.ExitStack, model: Any, feed: LoaderFeed, callbacks: Any, verbose: Verbose
 ) -> keras.callbacks.CallbackList:
     _check_verbose(verbose)
     bar = int(sys.stdout.isatty()) if verbose == "auto" else verbose
@@ -335,8 +336,8 @@ def _check_verbose(verbose: Verbose) -> None:
 def _progress(
     opened: contextlib.ExitStack,
     verbose: Verbose,
-    feed: Feed,
-    other: Feed | None,
+    feed: LoaderFeed,
+    other: LoaderFeed | None,
     epochs: int,
     initial_epoch: int,
     initial_step: int,

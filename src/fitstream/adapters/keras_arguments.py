@@ -9,6 +9,7 @@ import numpy as np
 
 from fitstream.adapters.keras import keras
 from fitstream.adapters.keras_feed import Feed
+from fitstream.adapters.loader_feed import LoaderFeed
 from fitstream.errors import PlanError
 
 __all__ = ["check_execution", "check_repeats", "check_validation", "count_steps", "count_validations", "whole_number"]
@@ -48,7 +49,7 @@ def _frequency(given: Any) -> int | list[int]:
     return whole_number("validation_freq", given, 1, ", or a list of epochs")
 
 
-def check_repeats(feed: Feed, name: str, steps_name: str, given: int | None, passes: int) -> None:
+def check_repeats(feed: LoaderFeed, name: str, steps_name: str, given: int | None, passes: int) -> None:
     """Refuse several passes over a generator that can run only once."""
     if feed.one_shot and given is None and passes > 1:
         raise PlanError(
