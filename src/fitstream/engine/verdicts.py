@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fitstream.engine.board import Chunk
 from fitstream.engine.process import Overdue, Process
+from fitstream.engine.tokens import Chunk
 from fitstream.errors import FitstreamError, PlanError, Stalled, WorkerDied
 from fitstream.plan import Plan
 from fitstream.policy import BadSample
