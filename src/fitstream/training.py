@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
-from fitstream.adapters.class_weights import ClassWeights, Weights
+from fitstream.adapters.class_weights import Weights
 from fitstream.adapters.keras import check_batch, keras
 from fitstream.adapters.keras_arguments import (
     check_execution,
@@ -27,6 +27,7 @@ from fitstream.adapters.keras_arguments import (
     count_validations,
     whole_number,
 )
+from fitstream.adapters.keras_callbacks import end_threads, flat_callbacks
 from fitstream.adapters.keras_checkpoint import Keeper, KeptCallbacks, open_keeper
 from fitstream.adapters.keras_data import as_keras_data
 from fitstream.adapters.keras_feed import FeedCallback, build_for_tensorflow
@@ -134,10 +135,10 @@ def fit(
             check_repeats(other_feed, "validation_data", "validation_steps", validation_steps, count)
         check_execution(model, [feed, other_feed])
         build_for_tensorflow(model, feed.spec)
-        keeper = open_keeper(opened, checkpoint, model, (feed, other_feed), epochs, _flat(callbacks))
+        keeper = open_keeper(opened, checkpoint, model, (feed, other_feed), epochs, flat_callbacks(callbacks))
         start = (initial_epoch, 0) if keeper is None or keeper.start is None else keeper.start
         progress = _progress(opened, verbose, feed, other_feed, epochs, *start)
-        told = [FeedCallback(feed, other_feed, epochs), *_flat(callbacks), *progress]
+        told = [FeedCallback(feed, other_feed, epochs), *flat_callbacks(callbacks), *progress]
         return model.fit(
             x=as_keras_data(feed),
             epochs=epochs,
@@ -289,13 +290,12 @@ def _set_training(feed: LoaderFeed, model: Any, steps: int | None, class_weight:
     feed.goes_on = steps is not None
     check_repeats(feed, "train", "steps_per_epoch", steps, epochs)
     if class_weight is not None:
-        feed.prepare = ClassWeights(class_weight, feed.spec, getattr(model, "output_names", ()))
-        feed.spec = feed.prepare.spec
+        feed.weigh(class_weight, getattr(model, "output_names", ()))
 
 
 def _callbacks(opened: contextlib.ExitStack, told: Sequence[Any], **settings: Any) -> keras.callbacks.CallbackList:
     callbacks = keras.callbacks.CallbackList(list(told), **settings)
-    opened.callback(_end_threads, callbacks)
+    opened.callback(end_threads, callbacks)
     return callbacks
 
 
@@ -308,15 +308,8 @@ def _fit_callbacks(
     # Where only the outcome is restored, nobody hears of a training.
     called = [each for each in told if not keeper.complete or isinstance(each, FeedCallback)]
     callbacks = KeptCallbacks(keeper, called, **settings)
-    opened.callback(_end_threads, callbacks)
+    opened.callback(end_threads, callbacks)
     return callbacks
-
-
-def _end_threads(callbacks: keras.callbacks.CallbackList) -> None:
-    # Keras calls callbacks from threads, which it ends only when a loop ends well.
-    executor = getattr(callbacks, "_executor", None)
-    if executor is not None:
-        executor.shutdown(cancel_futures=True)
 
 
 def _one_pass_callbacks(
@@ -324,7 +317,7 @@ def _one_pass_callbacks(
 ) -> keras.callbacks.CallbackList:
     _check_verbose(verbose)
     bar = int(sys.stdout.isatty()) if verbose == "auto" else verbose
-    told = [FeedCallback(other=feed), *_flat(callbacks)]
+    told = [FeedCallback(other=feed), *flat_callbacks(callbacks)]
     return _callbacks(opened, told, add_progbar=bar != 0, model=model, verbose=bar, epochs=1, steps=feed.steps)
 
 
@@ -352,9 +345,3 @@ def _progress(
     callback = make_callback(feed.loader, epochs, feed.steps, initial_epoch, verbose, others, initial_step=initial_step)
     opened.callback(callback.close)
     return [callback]
-
-
-def _flat(callbacks: Any) -> list[keras.callbacks.Callback]:
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        return list(callbacks.callbacks)
-    return keras.tree.flatten(callbacks) if callbacks is not None else []

@@ -23,10 +23,10 @@ import itertools
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fitstream.adapters.class_weights import map_tree
+from fitstream.adapters.class_weights import ClassWeights, Weights, map_tree
 from fitstream.adapters.keras import keras
 from fitstream.errors import LoaderClosed
 
@@ -41,7 +41,7 @@ class Feed(ABC):
         spec: Tree of `ArraySpec` of the batches.
 
     Attributes:
-        prepare: Called with each batch, or None.
+        prepare: Adds class weights to each batch; None without.
         spec: Tree of `ArraySpec` of the batches that `prepare` returns.
         error: What failed while a batch was made.
     """
@@ -49,7 +49,7 @@ class Feed(ABC):
     def __init__(self, steps: int | None, spec: Any) -> None:
         self.steps = steps
         self.spec = spec
-        self.prepare: Callable[[Any], Any] | None = None
+        self.prepare: ClassWeights | None = None
         self.error: Exception | None = None
         self._lock = threading.Lock()
         self._run: object | None = None
@@ -60,6 +60,15 @@ class Feed(ABC):
         #: Steps of this epoch, where they are known, and those that the run had begun before it.
         self._epoch_steps: int | None = None
         self._before = 0
+
+    def weigh(self, weights: Weights, output_names: Sequence[str]) -> None:
+        """Multiply class weights into sample weights.
+
+        Raises:
+            PlanError: If there are no targets, or they don't match the weights.
+        """
+        self.prepare = ClassWeights(weights, self.spec, output_names)
+        self.spec = self.prepare.spec
 
     # Runs. Called in the main thread.
 
@@ -89,6 +98,20 @@ class Feed(ABC):
         Raises:
             FitstreamError: What failed while they were made.
         """
+
+    @property
+    def unforeseen(self) -> bool:
+        """Whether nobody can tell before an epoch how many steps it has."""
+        return self.steps is None
+
+    @property
+    def epoch_steps(self) -> int | None:
+        """Steps of this epoch or run, or else of the next one; None where that isn't known."""
+        return self.steps
+
+    def has_more(self) -> bool:
+        """Whether there is a batch for another epoch or run. May read one batch ahead."""
+        return True
 
     @property
     @abstractmethod
