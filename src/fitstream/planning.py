@@ -140,7 +140,7 @@ def make_free_plan(
         lane_count, processes = min(1, lane_count), 0
     processes = min(processes, lane_count)
     layout = Layout.of_bytes(_FIRST_BYTES)
-    recipe = Recipe(source if isinstance(source, Source) else None, (), seed)
+    recipe = Recipe(source if isinstance(source, Source) else None, (), seed, "batch")
     # fmt: off
     needs = Needs(
         layout=layout, budget_bytes=budget, memory=memory, scratch_bytes=0, large_wanted_bytes=0, hand_bytes=0,

@@ -197,7 +197,7 @@ def failure_text(error: SampleError, traceback_text: str) -> bytes:
     # fmt: off
     return write_note(
         b" ", reason=error.reason, index=error.index, path=error.path, stage=error.stage,
-        user_line=error.user_line, traceback=traceback_text,
+        user_line=error.user_line, unit=error.unit, traceback=traceback_text,
     )
     # fmt: on
 

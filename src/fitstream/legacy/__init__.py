@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
+from fitstream.legacy.enqueuers import GeneratorEnqueuer, OrderedEnqueuer
 from fitstream.legacy.sequence import Sequence
 
 if TYPE_CHECKING:
     from fitstream.legacy.installing import install
 
-__all__ = ["Sequence", "install"]
-
-#: Public names that are loaded late, and their modules: some load Keras.
-_LATE = {
-    "GeneratorEnqueuer": "enqueuers",
-    "OrderedEnqueuer": "enqueuers",
-    "install": "installing",
-}
+__all__ = ["GeneratorEnqueuer", "OrderedEnqueuer", "Sequence", "install"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        return getattr(importlib.import_module(f"fitstream.legacy.{_LATE[name]}"), name)
+    # Loads Keras and its backend, which importing this must not.
+    if name == "install":
+        from fitstream.legacy.installing import install
+
+        return install
     raise AttributeError(f"module 'fitstream.legacy' has no attribute {name!r}")

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from fitstream.adapters.keras import keras as keras_3
 from fitstream.errors import PlanError
 from fitstream.legacy import methods
+from fitstream.legacy.enqueuers import GeneratorEnqueuer, OrderedEnqueuer
 from fitstream.legacy.keywords import RENAMED, by_keras_1
 from fitstream.legacy.logs import install_log_names
 from fitstream.legacy.sequence import Sequence, is_sequence
@@ -53,9 +54,6 @@ def install(keras: Literal[1, 2] = 2) -> None:
 
 
 def _put_classes() -> None:
-    # Made for programs that call the enqueuers themselves, which most don't.
-    from fitstream.legacy.enqueuers import GeneratorEnqueuer, OrderedEnqueuer
-
     places = [keras_3.utils, *(sys.modules[name] for name in ("keras.utils.data_utils",) if name in sys.modules)]
     for place in places:
         for kind in (Sequence, GeneratorEnqueuer, OrderedEnqueuer):

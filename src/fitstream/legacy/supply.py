@@ -83,7 +83,8 @@ class Supply:
     ) -> None:
         self.is_sequence = is_sequence(data)
         self._data, self._name = data, name
-        self._shuffle = [Shuffle(_whole("seed", seed, 0))] if shuffle else []
+        seed = _whole("seed", seed, 0)
+        self._shuffle = [Shuffle(seed)] if shuffle else []
         self._total = total
         self.taken = 0
         self.ended = False
