@@ -279,12 +279,15 @@ class DataFrameIterator(FileIterator):
         validated = "validated" if validate_filenames else "non-validated"
         told = "" if names is None else f" belonging to {len(names)} classes"
         print(f"Found {self.samples} {validated} image filenames{told}.")  # noqa: T201  as Keras does
+        self._label(table, names)
+
+    def _label(self, table: Table, names: list[str] | None) -> None:
         weights = table.weights()
         if names is not None:
             self.class_indices = {name: index for index, name in enumerate(names)}
             self.num_classes = self.nb_class = len(names)
             self.classes = table.codes(self.class_indices)
-            self._targets = _class_targets(class_mode, self.classes, len(names), self.dtype, weights)
+            self._targets = _class_targets(self.class_mode, self.classes, len(names), self.dtype, weights)
         else:
             self.classes = []
             self._targets = table.targets(weights)
