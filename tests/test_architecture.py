@@ -35,10 +35,10 @@ UPWARDS = {("loader", "adapters")}
 
 #: Imports from outside the standard library: who may, and whether at the top of the file or only inside a function.
 TOP = {
-    "PIL": {"transforms.pillow"},
+    "PIL": {"legacy.image_files", "transforms.pillow"},
     "click": {"cli", "cli_inspect", "cli_options"},
-    "cv2": {"transforms.resize"},
-    "keras": {"adapters.keras", "models", "reporting.progress", "runs"},
+    "cv2": {"legacy.image_transforms", "transforms.resize"},
+    "keras": {"adapters.keras", "legacy.keras_kept", "models", "reporting.progress", "runs"},
     "rich": {"reporting.line", "reporting.progress"},
     "simplejpeg": {"transforms.decode"},
 }
