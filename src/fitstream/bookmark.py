@@ -15,7 +15,7 @@ import numpy as np
 
 from fitstream.engine.replay import Replay
 from fitstream.errors import PlanError, StateError
-from fitstream.fingerprint import Identity
+from fitstream.fingerprint import Fingerprint, Identity
 from fitstream.plan import Plan
 from fitstream.sampling import MAX_COUNT
 from fitstream.state import Position, read_state, write_state
@@ -41,7 +41,8 @@ class Bookmark:
         self.loaded: Position | None = None
         self._source = plan.source
         self._sequential = plan.order is None
-        self._identity = Identity(plan)
+        # Loaders of batches of free form are asked for no state.
+        self._identity = None if plan.free_form else Identity(plan)
         self._replays: dict[tuple[int, int], Replay] = {}
         self._told = False
 
@@ -83,10 +84,14 @@ class Bookmark:
         position = Position(int(pass_index), int(step))
         if step and self._sequential:
             position = replace(position, replay=self._replays.get((position.pass_index, position.step), Replay()))
-        found = self._identity.now()
+        found = self._now()
         state = write_state(found, position)
         self._warn(found.unknown, position.replay, state)
         return state
+
+    def _now(self) -> Fingerprint:
+        assert self._identity is not None
+        return self._identity.now()
 
     def _warn(self, unknown: Sequence[str], replay: Replay | None, state: dict[str, Any]) -> None:
         """Tell once what a state doesn't hold."""
@@ -106,7 +111,7 @@ class Bookmark:
         Raises:
             StateError: If the state can't be used.
         """
-        position = read_state(state, self._identity.now(), steps)
+        position = read_state(state, self._now(), steps)
         if position.pass_index > 0 and getattr(self._source, "one_shot", False):
             raise StateError(
                 f"{self._source!r} can run only once, and in this state its only pass is over. Pass a function that "

@@ -35,11 +35,13 @@ class Recipe:
         source: Random-access source, or None where raw samples are given to the lane.
         stages: Operations on samples, with their places in the dataset's chain.
         seed: Seed of random transforms.
+        unit: What the source gives, for errors: "sample" or "batch".
     """
 
     source: Source | None
     stages: tuple[tuple[int, Decode | Map], ...]
     seed: int
+    unit: str = "sample"
 
     @property
     def image_options(self) -> ImageOptions | None:
@@ -153,7 +155,7 @@ class Chain:
     def failure(self, error: BaseException, index: int, stage: str) -> SampleError:
         """Wrap an error with all that is known of where it happened."""
         path = self.recipe.source.path(index) if self.recipe.source is not None else None
-        return sample_error(error, index, path, stage)
+        return sample_error(error, index, path, stage, self.recipe.unit)
 
 
 @final

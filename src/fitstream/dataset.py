@@ -12,26 +12,20 @@ from typing import Any, final
 import numpy as np
 
 from fitstream.batching import BatchOrder
-from fitstream.chain import Chain, Filler
 from fitstream.checking import check_samples
 from fitstream.errors import PlanError
 from fitstream.events import Observer
-from fitstream.failures import RowError
 from fitstream.loader import Loader
+from fitstream.looking import SAMPLE_LIMIT_BYTES, class_weights, one_batch, one_sample
 from fitstream.operations import Batch, Last, Map, Operation, told
 from fitstream.plan import Plan
 from fitstream.planning import make_plan
 from fitstream.policy import DEFAULT, OnBadSample, Policy
-from fitstream.probe import check_least, probe, recipe_of, sample_order
+from fitstream.probe import probe, sample_order
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
-from fitstream.scratch import Allowance, Arena
 from fitstream.sources.base import Sequential, Source
-from fitstream.spec import Layout
 
 __all__ = ["Dataset"]
-
-#: What one sample may take of memory outside a loader, where no budget is given.
-_SAMPLE_LIMIT_BYTES = 2**30
 
 
 @final
@@ -266,37 +260,18 @@ class Dataset:
         place = int(index) + count if index < 0 else int(index)
         if not 0 <= place < count:
             raise IndexError(f"index {index} is out of range: there are {count}.")
-        check_least(self._source, _SAMPLE_LIMIT_BYTES)
-        arena = Arena(Allowance(0, _SAMPLE_LIMIT_BYTES, _SAMPLE_LIMIT_BYTES))
-        chain = Chain(recipe_of(self._source, self._operations), arena)
-        try:
-            batch = self._batch
-            if batch is not None:
-                return self._one_batch(chain, batch, place)
-            with arena:
-                return chain.sample(int(self._order().indices(0, [place])[0]), 0)
-        finally:
-            chain.close()
-
-    def _one_batch(self, chain: Chain, batch: Batch, step: int) -> Any:
-        plan = self.plan(workers=0)
-        rows = self._batch_order(batch).rows(0, step)
-        layout = Layout(plan.layout.specs, rows.count)
-        leaves = layout.leaves(np.zeros(layout.slot_bytes, np.uint8), rows.count)
-        try:
-            Filler(chain, plan.structure, plan.specs).fill(leaves, 0, rows.indices, rows.passes)
-        except RowError as failed:
-            raise failed.error from failed.error.__cause__
-        if plan.mask:
-            leaves[-1][: len(rows.indices)] = 1
-        return plan.batch_structure.build(leaves)
+        batch = self._batch
+        if batch is not None:
+            return one_batch(self.plan(workers=0), self._operations, self._batch_order(batch).rows(0, place))
+        assert isinstance(self._source, Source)
+        return one_sample(self._source, self._operations, self._order(), place)
 
     @property
     def spec(self) -> Any:
         """Tree of `ArraySpec` of a sample, or of a batch with None for an axis that varies. Reads one sample."""
         if self.batched:
             return self.plan(workers=0).batch_spec
-        first = probe(self._source, self._operations, whole=False, limit_bytes=_SAMPLE_LIMIT_BYTES)
+        first = probe(self._source, self._operations, whole=False, limit_bytes=SAMPLE_LIMIT_BYTES)
         return first.structure.build(first.specs)
 
     @property
@@ -315,9 +290,8 @@ class Dataset:
         labels = self._source.labels() if isinstance(self._source, Source) else None
         if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iub":
             raise PlanError("class_weights() needs one whole number a sample as label, known without reading samples.")
-        chosen = labels[self._order().indices(0, np.arange(self._order().count))]
-        values, counts = np.unique(chosen, return_counts=True)
-        return {int(v): len(chosen) / (len(values) * int(c)) for v, c in zip(values, counts, strict=True)}
+        order = self._order()
+        return class_weights(labels[order.indices(0, np.arange(order.count))])
 
     # Running it.
 

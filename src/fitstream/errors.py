@@ -83,6 +83,7 @@ class SampleError(FitstreamError):
         path: The file that holds it, or None.
         stage: What was being done: "read", "decode", "map(<function>)", "batch".
         user_line: "file:line in function" of the innermost frame of the user's own code, or None.
+        unit: What it is: a "sample", or a "batch" where batches come finished.
     """
 
     def __init__(
@@ -93,8 +94,9 @@ class SampleError(FitstreamError):
         path: str | None = None,
         stage: str | None = None,
         user_line: str | None = None,
+        unit: str = "sample",
     ) -> None:
-        what = "A sample" if index is None else f"Sample {index}"
+        what = f"A {unit}" if index is None else f"{unit.capitalize()} {index}"
         if path is not None:
             what += f" ({path})"
         if stage is not None:
@@ -108,6 +110,7 @@ class SampleError(FitstreamError):
         self.path = None if path is None else redacted(path)
         self.stage = stage
         self.user_line = user_line
+        self.unit = unit
 
 
 class WorkerDied(FitstreamError):

@@ -35,7 +35,7 @@ def is_ctrl_c(error: BaseException) -> bool:
     )
 
 
-def sample_error(error: BaseException, index: int, path: str | None, stage: str) -> SampleError:
+def sample_error(error: BaseException, index: int, path: str | None, stage: str, unit: str = "sample") -> SampleError:
     """Wrap an error with all that is known of where it happened.
 
     Args:
@@ -43,11 +43,12 @@ def sample_error(error: BaseException, index: int, path: str | None, stage: str)
         index: The sample's index in its source.
         path: The file that holds it, or None.
         stage: What was being done.
+        unit: As in `SampleError`.
     """
     told = str(error)
     own = type(error).__module__.startswith("fitstream.")
     reason = told if own else f"{type(error).__name__}: {told}" if told else type(error).__name__
-    return SampleError(reason, index=index, path=path, stage=stage, user_line=_user_line(error))
+    return SampleError(reason, index=index, path=path, stage=stage, user_line=_user_line(error), unit=unit)
 
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep

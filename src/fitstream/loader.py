@@ -9,21 +9,23 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from fitstream.batching import BatchOrder
 from fitstream.chain import Tally
 from fitstream.errors import LoaderClosed, PlanError, Stalled, StateError
 from fitstream.events import LanesChanged, Observer
 from fitstream.measures import Delivered, Meter, Stats
 from fitstream.plan import Plan
-from fitstream.spec import format_bytes
+from fitstream.spec import format_bytes, row_count
 
 if TYPE_CHECKING:
     from fitstream.adapters.keras import KerasDataset
-    from fitstream.engine.board import Run
     from fitstream.engine.pipeline import Pipeline
+    from fitstream.engine.tokens import Run
 
 __all__ = ["Loader", "Stream"]
 
@@ -95,8 +97,9 @@ class Stream:
                 meter.end(last_of_pass=slot.last_of_pass)
                 del leaves
                 continue
-            batch = plan.batch_structure.build(leaves)
-            return Delivered(batch, slot.pass_index, slot.step, slot.sample_count, slot.last_of_pass)
+            batch = plan.build(leaves, slot.kept)
+            count = row_count(batch) if plan.free_form else slot.sample_count
+            return Delivered(batch, slot.pass_index, slot.step, count, slot.last_of_pass)
         return None
 
     def close(self) -> None:
@@ -260,7 +263,7 @@ class Loader:
             pipeline = self._pipeline
             assert pipeline is not None
             replay = self._bookmark.replay_at(first_pass, first_step)
-            from fitstream.engine.board import Run  # late, as in `_start`
+            from fitstream.engine.tokens import Run  # late, as in `_start`
 
             run = Run(first_pass, first_step, steps, single_pass, replay=replay)
             self._next = (first_pass, first_step)
@@ -269,6 +272,15 @@ class Loader:
             stream = Stream(self, pipeline, run)
             self._live = weakref.ref(stream)
             return stream
+
+    def renew(self, order: BatchOrder) -> None:
+        """Go on with a source that changed, from the next stream on: another order, of batches of free form."""
+        with self._lock:
+            if self._pipeline is not None and not self._pipeline.board.closed:
+                self._pipeline.renew(order)
+                self.plan = self._pipeline.plan
+            else:
+                self.plan = replace(self.plan, order=order, steps=order.steps)
 
     def _start(self) -> None:
         # The engine is half of what importing fitstream would take, and whoever only plans doesn't need it.

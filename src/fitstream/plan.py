@@ -17,13 +17,16 @@ What a worker process costs is estimated at first. `refitted` divides anew with 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
 from fitstream.batching import BatchOrder
-from fitstream.budget import Needs
+from fitstream.budget import Needs, round_up
 from fitstream.chain import Recipe
+from fitstream.errors import PlanError
 from fitstream.operations import Last
+from fitstream.packing import unpack_samples
 from fitstream.policy import DEFAULT, Policy
 from fitstream.sources.base import Sequential, Source
 from fitstream.spec import ArraySpec, Layout, Structure, format_bytes
@@ -68,6 +71,8 @@ class Plan:
         budget_bytes: What the user allows.
         needs: What the sums were made of.
         policy: What becomes of samples that can't be made.
+        most_slots: Slots that batches of free form may have; 0 where all batches have the first one's shapes. The ring
+            then begins with one small slot, and is as large as the budget and this allow once a batch is there.
     """
 
     source: Source | Sequential
@@ -101,6 +106,17 @@ class Plan:
     budget_bytes: int
     needs: Needs
     policy: Policy = DEFAULT
+    most_slots: int = 0
+
+    @property
+    def free_form(self) -> bool:
+        """Whether batches are of any tree, shapes and sizes."""
+        return self.most_slots > 0
+
+    @property
+    def ring_bytes(self) -> int:
+        """What the budget leaves for the ring."""
+        return self.budget_bytes - (self.projected_bytes - self.slot_count * self.layout.slot_bytes)
 
     @property
     def projected_bytes(self) -> int:
@@ -131,12 +147,30 @@ class Plan:
             PlanError: If it doesn't fit the budget.
         """
         plan = self.costing(worker_bytes, shared_bytes)
+        if self.free_form:
+            plan.check_ring()
+            return plan
         fitted = plan.needs.fit(self.lane_count, self.process_count, fixed=True)
         # fmt: off
         return replace(
             plan, slot_count=fitted.slot_count, lane_bytes=fitted.lane_bytes, large_bytes=fitted.large_bytes,
         )
         # fmt: on
+
+    def check_ring(self) -> None:
+        """See whether a ring of free form can begin.
+
+        Raises:
+            PlanError: If not.
+        """
+        if self.ring_bytes < 2 * self.layout.slot_bytes:
+            needed = self.projected_bytes + self.layout.slot_bytes
+            raise PlanError(
+                f"{self.process_count} worker processes take {format_bytes(self.process_bytes)}, which leaves no room "
+                f"for batches in memory={format_bytes(self.budget_bytes)}. Use fewer workers, threads, or "
+                f'memory >= "{round_up(needed)}".',
+                needed_bytes=needed,
+            )
 
     @property
     def batch_spec(self) -> Any:
@@ -145,6 +179,17 @@ class Plan:
         shrinks = self.policy.on_bad_sample == "skip" and self.last != "pad"
         rows = self.batch_size if constant and not shrinks and not self.whole_batches else None
         return self.batch_structure.build([spec.batched(rows) for spec in self.layout.specs])
+
+    def build(self, leaves: Sequence[Any], kept: Any = None) -> Any:
+        """The batch whose arrays lie in a slot.
+
+        Args:
+            leaves: The slot's.
+            kept: A batch of free form that has no form in bytes.
+        """
+        if not self.free_form:
+            return self.batch_structure.build(leaves)
+        return unpack_samples(leaves[0][0])[0] if kept is None else kept
 
     @property
     def pass_sample_count(self) -> int | None:

@@ -20,11 +20,13 @@ from fitstream.sampling import Shard
 from fitstream.sources.base import Sequential, Source
 from fitstream.spec import ArraySpec, Layout, Structure, format_bytes, parse_bytes
 
-__all__ = ["make_plan"]
+__all__ = ["make_free_plan", "make_plan"]
 
 _AUTO_LIMIT_BYTES = 2 * 2**30
 _CHUNK_ROWS = 16
 _WAITING_BYTES = 1 << 20
+#: A slot for batches of free form, before one is there.
+_FIRST_BYTES = 1 << 16
 _MOST_LANES = 256
 #: How many samples are looked at for one that can be made, where bad ones are skipped or replaced.
 _MOST_TRIES = 100
@@ -62,7 +64,7 @@ def make_plan(
             'what the module does when it runs as a program under `if __name__ == "__main__":`.'
         )
     whole = whole_batch_size is not None
-    budget = min(_AUTO_LIMIT_BYTES, available_memory_bytes() // 4) if memory == "auto" else parse_bytes(memory)
+    budget = _budget(memory)
     batch = Batch(1, "keep", False) if whole else _batch(operations)
     shard = None if whole else _shard_of_batches(operations)
     order = None
@@ -105,6 +107,61 @@ def make_plan(
         budget_bytes=budget, needs=needs, policy=policy,
     )
     # fmt: on
+
+
+def make_free_plan(
+    source: Source | Sequential,
+    order: BatchOrder | None,
+    *,
+    most_slots: int,
+    memory: int | str,
+    workers: int,
+    processes: int,
+    seed: int = 0,
+    policy: Policy = DEFAULT,
+) -> Plan:
+    """Work out the memory for finished batches of any form, as far as it is known before one is made. Reads nothing.
+
+    Args:
+        source: Of batches.
+        order: Their order, or None where the source is sequential.
+        most_slots: Batches in flight, at most.
+        memory: Budget, in bytes, text or "auto".
+        workers: Lanes.
+        processes: Worker processes.
+        seed: Of the random numbers that batches draw in worker processes.
+        policy: What becomes of batches that can't be made.
+    Raises:
+        PlanError: If nothing would fit beside the worker processes, or a setting is impossible.
+    """
+    budget = _budget(memory)
+    lane_count, reason = _lanes(workers, processes)
+    if order is None:
+        lane_count, processes = min(1, lane_count), 0
+    processes = min(processes, lane_count)
+    layout = Layout.of_bytes(_FIRST_BYTES)
+    recipe = Recipe(source if isinstance(source, Source) else None, (), seed, "batch")
+    # fmt: off
+    needs = Needs(
+        layout=layout, budget_bytes=budget, memory=memory, scratch_bytes=0, large_wanted_bytes=0, hand_bytes=0,
+        waiting_bytes=0, hands_on=False, index_bytes=0, steps=None, whole=True, worker_bytes=_WORKER_BYTES,
+        lane_count=lane_count, process_count=processes, functions=True,
+    )
+    plan = Plan(
+        source=source, recipe=recipe, order=order, sample_count=None, steps=None if order is None else order.steps,
+        batch_size=1, last="keep", mask=False, whole_batches=True, structure=Structure(0), specs=layout.specs,
+        batch_structure=Structure(0), layout=layout, chunk_rows=1, lane_count=lane_count, auto_lanes=False,
+        process_count=processes, auto_processes=False, lane_reason=reason, slot_count=1, lane_bytes=0, hand_bytes=0,
+        large_bytes=0, queue_bytes=0, process_bytes=needs.process_bytes(lane_count, processes), area_bytes=0,
+        room_count=1, index_bytes=0, budget_bytes=budget, needs=needs, policy=policy, most_slots=max(2, most_slots),
+    )
+    # fmt: on
+    plan.check_ring()
+    return plan
+
+
+def _budget(memory: int | str) -> int:
+    return min(_AUTO_LIMIT_BYTES, available_memory_bytes() // 4) if memory == "auto" else parse_bytes(memory)
 
 
 def _sizes(source: Source | Sequential, recipe: Recipe, first: Probe, chunk_rows: int) -> dict[str, Any]:

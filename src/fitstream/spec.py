@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, cast, final
@@ -29,6 +29,7 @@ __all__ = [
     "copied",
     "format_bytes",
     "parse_bytes",
+    "row_count",
 ]
 
 #: JAX and TensorFlow take arrays without a copy when they start at a multiple of this many bytes.
@@ -157,6 +158,11 @@ class Layout:
             end += aligned(rows * spec.nbytes)
         self.slot_bytes = max(end, 64)
 
+    @staticmethod
+    def of_bytes(count_bytes: int) -> Layout:
+        """A slot that is nothing but bytes: one leaf, uint8 `(1, count_bytes)`."""
+        return Layout([ArraySpec((aligned(count_bytes),), np.dtype(np.uint8))], 1)
+
     def leaves(self, root: npt.NDArray[np.uint8], rows: int) -> list[npt.NDArray[Any]]:
         """Views of a slot's bytes: one array `(rows, ...)` a leaf."""
         leaves = []
@@ -244,6 +250,16 @@ def copied(sample: Any) -> Any:
     if isinstance(sample, dict):
         return {key: copied(child) for key, child in sample.items()}
     return np.array(sample) if isinstance(sample, np.ndarray) else sample
+
+
+def row_count(batch: Any) -> int:
+    """Samples of a batch: the first axis of its first array; 0 if it has none."""
+    if isinstance(batch, (tuple, list)):
+        return next((count for count in map(row_count, batch) if count), 0)
+    if isinstance(batch, Mapping):
+        return row_count(list(batch.values()))
+    shape = getattr(batch, "shape", ())
+    return int(shape[0]) if shape else 0
 
 
 def _brief(node: Any) -> str:

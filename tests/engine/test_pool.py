@@ -15,11 +15,11 @@ from loops import ROOM, Recorder, worker_pids
 
 import fitstream as fs
 from fitstream.engine.bell import Bell
-from fitstream.engine.board import TokenQueue
 from fitstream.engine.dispatch import Dispatcher
 from fitstream.engine.pool import Pool, split_lanes
 from fitstream.engine.process import Process, told_exit
 from fitstream.engine.ring import make_slot
+from fitstream.engine.tokens import TokenQueue
 from fitstream.events import WorkerLost
 from fitstream.memory import HAS_SHARED_MEMORY, Block
 from fitstream.spec import ArraySpec, Layout

@@ -14,7 +14,7 @@ from loops import Recorder, told
 
 import fitstream as fs
 from fitstream.engine import tuner as module
-from fitstream.engine.board import Run
+from fitstream.engine.tokens import Run
 from fitstream.engine.tuner import Tuner
 from fitstream.events import LanesChanged
 from fitstream.memory import HAS_SHARED_MEMORY

@@ -14,167 +14,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from queue import Empty, SimpleQueue
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.engine.bell import Bell
 from fitstream.engine.job import Job
-from fitstream.engine.replay import Replay
 from fitstream.engine.ring import Slot, make_slot
+from fitstream.engine.tokens import FINE, Chunk, Outcome, Run, TokenQueue
 from fitstream.errors import LoaderClosed, PlanError
 from fitstream.plan import Plan
-from fitstream.policy import BadSample
 
-__all__ = ["FINE", "Board", "Chunk", "Outcome", "Run", "TokenQueue"]
-
-
-@final
-@dataclass(eq=False, slots=True)
-class Run:
-    """One stream of batches.
-
-    Attributes:
-        first_pass: The pass that it begins in.
-        first_step: The step of that pass that it begins with.
-        total: Batches in all, or None where it goes on for ever or its end isn't known yet.
-        single_pass: It ends with the pass that it begins in.
-        serial: Its number among the board's runs, from 1; set when it starts.
-        replay: What the samples of a generator before `first_step` must be, or None.
-    """
-
-    first_pass: int
-    first_step: int
-    total: int | None
-    single_pass: bool
-    serial: int = 0
-    replay: Replay | None = None
-
-
-@final
-@dataclass(eq=False, slots=True)
-class Chunk:
-    """Some rows of a batch, to be filled by one lane. Which samples they are follows from its numbers alone.
-
-    Attributes:
-        pass_index: The batch's pass.
-        step: Its place in the pass.
-        start: First row.
-        row_count: Rows.
-        first_index: Index of the first row's sample, where the source is sequential.
-        given: Raw samples, where the source is sequential.
-        deaths: Worker processes that ended while they were at it.
-        attempt: 0 for the samples themselves, k for the k-th that is drawn to take the place of the only one.
-        blame: Why the only sample is bad, where `attempt` is not 0.
-        suspect: Whether its only sample may be what ends workers.
-        stake: Of a part of what was one chunk, a number for each part that is not finished; all share it.
-    """
-
-    slot: Slot
-    run: Run
-    pass_index: int
-    step: int
-    start: int
-    row_count: int
-    first_index: int = 0
-    given: Sequence[Any] | None = None
-    deaths: int = 0
-    attempt: int = 0
-    blame: BadSample | None = None
-    suspect: bool = False
-    stake: list[int] | None = None
-
-    def part(self, start: int, row_count: int) -> Chunk:
-        """Some rows of it."""
-        skipped = start - self.start
-        given = None if self.given is None else self.given[skipped : skipped + row_count]
-        return replace(
-            self, start=start, row_count=row_count, first_index=self.first_index + skipped, given=given, deaths=0
-        )
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of one part of a batch.
-
-    Attributes:
-        failure: The lowest row that failed, and its error, or None.
-        bad: Samples that were skipped or replaced.
-    """
-
-    failure: tuple[int, BaseException] | None = None
-    bad: tuple[BadSample, ...] = ()
-
-
-FINE = Outcome()
-
-
-@final
-class TokenQueue:
-    """Tokens for lanes: chunks in their order, so that a batch is finished before the next begins, and then slots.
-
-    Of free slots the last one comes first: where the consumer is quick, its memory is still in the processor's cache.
-    There is a permit for each token: a slot is its own, and a chunk is in its place before its permit is given. So
-    whoever has a permit finds a token. `put` may be called from any thread, and inside a collection.
-
-    Attributes:
-        bell: Rung after each token, while worker processes take them.
-    """
-
-    __slots__ = ("_chunks", "_permits", "_slots", "bell")
-
-    def __init__(self) -> None:
-        self._permits: SimpleQueue[Slot | None] = SimpleQueue()
-        self._chunks: deque[Any] = deque()
-        self._slots: list[Slot] = []
-        self.bell: Bell | None = None
-
-    def put(self, token: Any) -> None:
-        if isinstance(token, Slot):
-            self._permits.put(token)
-        else:
-            self._chunks.append(token)
-            self._permits.put(None)
-        bell = self.bell
-        if bell is not None:
-            bell.ring()
-
-    def putters(self, slot: Slot) -> tuple[Callable[[Any], object], ...]:
-        """The parts of `put(slot)`, last one first, as functions that run no bytecode, for the end of a lease.
-
-        Python looks for Ctrl-C between bytecodes. Where that happens in a callback the interrupt is lost, and the rest
-        of the callback with it.
-        """
-        put = partial(self._permits.put, slot)  # what it is called with becomes `block`, which a put doesn't look at
-        bell = self.bell
-        return (put,) if bell is None else (bell.ringer(), put)
-
-    def get(self) -> Any:
-        """Wait for a token."""
-        return self._pop(self._permits.get())
-
-    def get_nowait(self) -> Any:
-        """A token.
-
-        Raises:
-            Empty: If there is none.
-        """
-        return self._pop(self._permits.get_nowait())
-
-    def _pop(self, permit: Slot | None) -> Any:
-        if permit is not None:
-            self._slots.append(permit)
-        try:
-            return self._chunks.popleft()
-        except IndexError:
-            return self._slots.pop()
+__all__ = ["Board"]
 
 
 @final
@@ -206,6 +59,10 @@ class Board:
         self.room = threading.Semaphore(plan.room_count)
         #: Whether worker processes write to the ring. Slots that are private yet are shared when they are used next.
         self.shared = plan.process_count > 0 and not plan.auto_processes
+        #: What a slot may take; of free form, half of the ring until the first batch tells how large batches are.
+        self.limit_bytes = plan.ring_bytes // 128 * 64 if plan.free_form else plan.layout.slot_bytes
+        self._sized = not plan.free_form
+        self._first_layout = plan.layout
         self.slots = [make_slot(plan.layout, index, shared=self.shared) for index in range(plan.slot_count)]
         for slot in self.slots:
             self.free(slot)
@@ -236,6 +93,7 @@ class Board:
             number = self.next_number
             self.next_number = number + 1
             slot.run, slot.number, slot.failure, slot.bad, slot.lease, slot.pending = run, number, None, [], (), 1
+            slot.kept = None
             return run, number
 
     def add_chunk(self, chunk: Chunk) -> None:
@@ -274,12 +132,31 @@ class Board:
             if slot.pending:
                 return
             current = slot.run is not None and slot.run is self.run
+        if not self._sized and slot.failure is None and slot.rows:
+            self._size_ring(slot)
         if current:
             if slot.bad and not self.plan.whole_batches:
                 self._leave_out(slot)
             self.ready_queue.put(slot)
         else:
             self.free(slot)
+
+    def _size_ring(self, slot: Slot) -> None:
+        """Give the ring the slots that it may have, now that one batch of free form is there. They grow when used."""
+        self._sized = True
+        count = max(2, min(self.plan.most_slots, self.plan.ring_bytes // slot.layout.slot_bytes))
+        self.limit_bytes = self.plan.ring_bytes // (64 * count) * 64
+        added = [make_slot(self._first_layout, index, shared=self.shared) for index in range(1, count)]
+        self.slots += added
+        self.grown(slot)
+        for one in added:
+            self.free(one)
+
+    def grown(self, slot: Slot) -> None:
+        """Take in that a slot grew, or that there are more."""
+        with self._lock:
+            layout = max(self.plan.layout, slot.layout, key=lambda one: one.slot_bytes)
+            self.plan = replace(self.plan, layout=layout, slot_count=len(self.slots))
 
     def _leave_out(self, slot: Slot) -> None:
         """Close the gaps that skipped samples left, so that no batch memory is needed for it."""
@@ -370,7 +247,7 @@ class Board:
             if self.extended:
                 return None
             self.extended = True
-        slot = make_slot(self.plan.layout, len(self.slots), shared=self.shared)
+        slot = make_slot(self._first_layout, len(self.slots), shared=self.shared)
         self.slots.append(slot)
         plan = replace(self.plan, slot_count=len(self.slots))
         if plan.projected_bytes <= plan.budget_bytes:  # else it counts as the consumer's, as copies do

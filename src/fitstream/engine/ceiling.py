@@ -59,6 +59,7 @@ def tell_limit(error: SampleError) -> SampleError:
         path=error.path,
         stage=error.stage,
         user_line=error.user_line,
+        unit=error.unit,
     )
     told.__cause__ = error.__cause__
     return told

@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import final
 
-from fitstream.engine.board import Board, Chunk, Outcome
+from fitstream.engine.board import Board
 from fitstream.engine.marks import NOTHING
 from fitstream.engine.process import Overdue, Process
 from fitstream.engine.rescue import MOST_DONORS
+from fitstream.engine.tokens import Chunk, Outcome
 from fitstream.errors import FitstreamError, SampleError
 from fitstream.policy import BadSample
 

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from typing import final
 
 from fitstream.chain import Chain, Tally
-from fitstream.engine.board import Board, TokenQueue
+from fitstream.engine.board import Board
 from fitstream.engine.filling import Filling, Progress
 from fitstream.engine.lane import ThreadLane, TokenWork
 from fitstream.engine.pool import Pool
 from fitstream.engine.reading import Reading
+from fitstream.engine.tokens import TokenQueue
 from fitstream.engine.verdicts import hung_lane
 
 __all__ = ["Crew"]

@@ -20,13 +20,16 @@ from typing import final
 
 from fitstream.chain import Filler
 from fitstream.engine.areas import NOWHERE, Areas
-from fitstream.engine.board import FINE, Board, Chunk, Outcome
+from fitstream.engine.board import Board
 from fitstream.engine.court import Court, blamed
 from fitstream.engine.filling import Progress, fill_chunk, open_slot
 from fitstream.engine.messages import Done, Fill, read_failure
 from fitstream.engine.process import Process
 from fitstream.engine.ring import Slot
+from fitstream.engine.sending import Parcel
+from fitstream.engine.tokens import FINE, Chunk, Outcome
 from fitstream.errors import PlanError, SampleError
+from fitstream.memory import Block
 from fitstream.packing import Unpackable
 from fitstream.spec import copied
 
@@ -64,18 +67,21 @@ class Dispatcher:
         board: Where tokens come from.
         lane_counts: Lanes of each worker.
         progress: Tells what is worked on here.
+        parcel: As the attribute.
 
     Attributes:
         board: The same.
         court: Tries what workers die or hang at.
         active: Whether tokens are taken.
+        parcel: What a worker must have opened to be given work.
         differs: Whether workers were found to make other bytes than this process; then it does their work, until the
             lanes move back.
     """
 
-    def __init__(self, board: Board, lane_counts: Sequence[int], progress: Progress) -> None:
+    def __init__(self, board: Board, lane_counts: Sequence[int], progress: Progress, parcel: Parcel) -> None:
         plan = board.plan
         self._progress = progress
+        self.parcel = parcel
         self.board = board
         self.active = False
         self.differs = False
@@ -130,10 +136,21 @@ class Dispatcher:
         process.bad.clear()
         return recalled
 
-    def done(self, process: Process, done: Done, text: bytes) -> None:
-        """Take in that a chunk is finished."""
+    def done(self, process: Process, done: Done, text: bytes, grown: Block | None) -> None:
+        """Take in that a chunk is finished.
+
+        Args:
+            process: By whom.
+            done: What it told.
+            text: What failed, if something did.
+            grown: Memory that is the slot's from now on, or None.
+        """
         chunk, area = process.in_flight.pop(done.token)
         self._free(area)
+        if grown is not None:
+            chunk.slot.adopt(grown)
+            process.slots[chunk.slot.index] = grown
+            self.board.grown(chunk.slot)
         outcome = Outcome(bad=tuple(process.bad.pop(done.token, ())))
         if done.abandoned and self.board.current(chunk.run):
             self._give_back(chunk)  # the worker saw another run's number, which can't be any more
@@ -214,17 +231,18 @@ class Dispatcher:
 
     def _attach(self, process: Process) -> None:
         plan = self.board.plan
-        slots, fds = [], []
+        fds = []
         if self._areas is not None and process.state == "ready":
             fds.append(self._areas.block.fd)
-        for slot in self.board.slots:
-            if slot.block is not None and slot.index not in process.slots:
-                slots.append(slot.index)
-                fds.append(slot.block.fd)
+        slots = {
+            slot.index: slot.block
+            for slot in self.board.slots
+            if slot.block is not None and process.slots.get(slot.index) is not slot.block
+        }
         # fmt: off
         process.attach(
             slots, fds, lane_bytes=plan.lane_bytes, large_bytes=plan.large_bytes, budget_bytes=plan.budget_bytes,
-            area_bytes=plan.area_bytes if self._areas is not None else 0,
+            area_bytes=plan.area_bytes if self._areas is not None else 0, limit_bytes=self.board.limit_bytes,
         )
         # fmt: on
 
@@ -256,7 +274,10 @@ class Dispatcher:
             # It was opened when only threads worked; or workers can't be trusted with it.
             self.board.finish_chunk(chunk, self._fill_here(chunk))
             return True
-        if chunk.slot.index not in process.slots:
+        if process.parcel is not self.parcel:
+            self._give_back(chunk)
+            return False
+        if process.slots.get(chunk.slot.index) is not chunk.slot.block:
             self._give_back(chunk)
             self._attach(process)
             return False

@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.chain import Filler
-from fitstream.engine.board import FINE, Board, Chunk, Outcome
+from fitstream.engine.board import Board
+from fitstream.engine.free_form import Place, fill_free_form, room_for
 from fitstream.engine.job import Job
 from fitstream.engine.rescue import Filled, Rescue, Work
 from fitstream.engine.ring import Slot
+from fitstream.engine.tokens import FINE, Chunk, Outcome
 from fitstream.failures import RowError
 from fitstream.machine import thread_fault_count
 
@@ -110,6 +112,11 @@ def open_slot(board: Board, slot: Slot) -> None:
     passes, step = divmod(run.first_step + number, order.steps)
     slot.pass_index, slot.step = run.first_pass + passes, step
     slot.last_of_pass = step == order.steps - 1
+    if plan.free_form:
+        index = int(order.rows(slot.pass_index, step).indices[0])
+        board.add_chunk(Chunk(slot, run, slot.pass_index, step, 0, 1, index))
+        board.finish_part(slot)
+        return
     real, count = order.row_counts(step)
     if not plan.whole_batches:
         board.set_rows(slot, real, count)
@@ -133,7 +140,8 @@ def fill_chunk(board: Board, filler: Filler, chunk: Chunk, progress: Progress) -
 
     progress.begin(chunk)
     try:
-        filled = fill_rows(board.job, filler, slot.leaves, chunk, chunk.given, goes_on)
+        place = _SlotPlace(board, slot) if board.plan.free_form else None
+        filled = fill_rows(board.job, filler, slot.leaves, chunk, chunk.given, goes_on, place)
     except RowError as failed:
         return Outcome((failed.row, failed.error))
     finally:
@@ -143,6 +151,27 @@ def fill_chunk(board: Board, filler: Filler, chunk: Chunk, progress: Progress) -
     return Outcome(bad=tuple(filled.bad)) if filled.bad else FINE
 
 
+@final
+class _SlotPlace:
+    """A slot of this process's ring, for a batch of free form."""
+
+    def __init__(self, board: Board, slot: Slot) -> None:
+        self._board, self._slot = board, slot
+
+    @property
+    def area(self) -> npt.NDArray[np.uint8]:
+        area: npt.NDArray[np.uint8] = self._slot.leaves[0][0]
+        return area
+
+    def grow(self, need_bytes: int) -> None:
+        self._slot.grow(room_for(need_bytes, self._board.limit_bytes))
+        self._board.grown(self._slot)
+
+    def keep(self, batch: Any) -> bool:
+        self._slot.kept = batch
+        return True
+
+
 def fill_rows(
     job: Job,
     filler: Filler,
@@ -150,6 +179,7 @@ def fill_rows(
     work: Work,
     given: Sequence[Any] | None,
     goes_on: Callable[[int], bool],
+    place: Place | None = None,
 ) -> Filled:
     """Make the samples of some rows: the work of every lane, in whichever process.
 
@@ -160,9 +190,14 @@ def fill_rows(
         work: Which rows.
         given: Raw samples, where the source is sequential.
         goes_on: Called with each row before its sample is made; the rest is left out once it says no.
+        place: Where a batch of free form is put, instead of `leaves`.
     Raises:
         RowError: At the first row that fails, as the policy wants it, or that no other sample could be found for.
     """
+    if place is not None:
+        goes_on(work.start)
+        fill_free_form(filler, place, work.first_index, work.pass_index, None if given is None else given[0])
+        return Filled(1, ())
     if job.order is None:
         indices = np.arange(work.first_index, work.first_index + work.row_count, dtype=np.int64)
         passes = np.full(work.row_count, work.pass_index, dtype=np.int64)

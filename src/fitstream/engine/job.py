@@ -11,12 +11,17 @@ from typing import Any, final
 from fitstream.batching import BatchOrder
 from fitstream.budget import Needs
 from fitstream.chain import Chain, Filler, Recipe
+from fitstream.engine.sending import Parcel, Unsendable, pack
+from fitstream.errors import PlanError
 from fitstream.plan import Plan
 from fitstream.policy import Policy
 from fitstream.scratch import Allowance, Arena
 from fitstream.spec import ArraySpec, Layout, Structure
 
-__all__ = ["Job"]
+__all__ = ["Job", "packed_job"]
+
+#: What functions and sources may always take.
+_LEAST_BYTES = 4_000_000
 
 
 @final
@@ -35,11 +40,16 @@ class Job:
     budget_bytes: int
     needs: Needs
     policy: Policy
+    free_form: bool
 
     @staticmethod
     def of(plan: Plan) -> Job:
-        """The lanes' part of a plan."""
-        return Job(**{name: getattr(plan, name) for name in Job.__dataclass_fields__})
+        """The lanes' part of a plan.
+
+        Of free form, each pass has an order of its own length; lanes are told each batch's index.
+        """
+        job = Job(**{name: getattr(plan, name) for name in Job.__dataclass_fields__})
+        return replace(job, order=None) if plan.free_form else job
 
     def parts(self) -> dict[str, Any]:
         """The same by names that mean something to users, for messages about what can't be sent."""
@@ -69,6 +79,21 @@ class Job:
     def filler(self, allowance: Allowance) -> Filler:
         """Open the source and the decoders for one lane."""
         return Filler(Chain(self.recipe, Arena(allowance)), self.structure, self.specs)
+
+
+def packed_job(plan: Plan, before: Parcel | None = None) -> Parcel:
+    """What workers open; the one from before, if nothing changed.
+
+    Raises:
+        PlanError: If something can't be sent, or takes too much memory.
+    """
+    most_bytes = plan.budget_bytes  # divided anew for processes that were asked for, and not while running
+    if plan.auto_processes:
+        most_bytes = max(_LEAST_BYTES, plan.budget_bytes - plan.projected_bytes + plan.needs.shared_bytes)
+    try:
+        return pack(Job.of(plan).parts(), most_bytes, before)
+    except Unsendable as error:
+        raise PlanError(f"{error}") from error.__cause__
 
 
 def _decoder_settings() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from queue import Empty
 from typing import Any, Protocol, final
 
-from fitstream.engine.board import TokenQueue
+from fitstream.engine.tokens import TokenQueue
 
 __all__ = ["ThreadLane", "TokenWork", "work_here"]
 

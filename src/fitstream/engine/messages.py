@@ -29,6 +29,7 @@ __all__ = [
     "MOST_BYTES",
     "MOST_FDS",
     "READY",
+    "RENEW",
     "STOP",
     "BadMessage",
     "Done",
@@ -42,9 +43,11 @@ __all__ = [
     "write_note",
 ]
 
-# To a worker: open the parcel whose descriptors come with it; map slots; fill rows; end one lane.
-HELLO, ATTACH, FILL, STOP = b"H", b"A", b"F", b"S"
-# From a worker: opened; mapped; a sample was skipped or replaced; rows are filled, or failed; it can't go on.
+# To a worker: open the parcel whose descriptors come with it; another one in its place; map slots; fill rows; end one
+# lane.
+HELLO, RENEW, ATTACH, FILL, STOP = b"H", b"N", b"A", b"F", b"S"
+# From a worker: opened; mapped, or opened anew; a sample was skipped or replaced; rows are filled, or failed (with a
+# descriptor, the slot is larger memory of the worker's from now on); it can't go on.
 READY, ATTACHED, BAD, DONE, BROKEN = b"R", b"T", b"X", b"D", b"B"
 
 #: The signal that makes a worker write down where its threads are.
@@ -194,7 +197,7 @@ def failure_text(error: SampleError, traceback_text: str) -> bytes:
     # fmt: off
     return write_note(
         b" ", reason=error.reason, index=error.index, path=error.path, stage=error.stage,
-        user_line=error.user_line, traceback=traceback_text,
+        user_line=error.user_line, unit=error.unit, traceback=traceback_text,
     )
     # fmt: on
 

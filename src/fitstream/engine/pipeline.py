@@ -17,12 +17,14 @@ from dataclasses import replace
 from queue import Empty
 from typing import Any, final
 
-from fitstream.engine.board import Board, Run
+from fitstream.batching import BatchOrder
+from fitstream.engine.board import Board
 from fitstream.engine.codecs import codec_threads
 from fitstream.engine.crew import Crew
 from fitstream.engine.lane import TokenWork, work_here
 from fitstream.engine.pool import Pool, split_lanes
 from fitstream.engine.ring import Slot
+from fitstream.engine.tokens import Run
 from fitstream.engine.tuner import Tuner
 from fitstream.errors import FitstreamError, LoaderClosed
 from fitstream.events import Event, LanesChanged, LanesStarted, LanesStopped, RingExtended
@@ -184,6 +186,13 @@ class Pipeline:
         crash = FitstreamError(f"a lane ended unexpectedly by {type(error).__name__}: {error}")
         crash.__cause__ = error
         return crash
+
+    def renew(self, order: BatchOrder) -> None:
+        """Go on with another order, and let workers have the source as it is now. Before the run that it is for."""
+        board = self.board
+        board.plan = replace(board.plan, order=order, steps=order.steps)
+        if self.crew.pool is not None:
+            self.crew.pool.renew(board.plan)
 
     @property
     def decision(self) -> LanesChanged | None:

@@ -13,7 +13,6 @@ import contextlib
 import os
 import select
 import threading
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import final
@@ -25,16 +24,15 @@ from fitstream.engine.bell import Bell
 from fitstream.engine.board import Board
 from fitstream.engine.dispatch import Dispatcher, Recalled
 from fitstream.engine.filling import Progress
-from fitstream.engine.job import Job
+from fitstream.engine.job import packed_job
 from fitstream.engine.marks import Marks
 from fitstream.engine.messages import ATTACHED, BAD, BROKEN, DONE, READY, Done, read_bad, read_note
-from fitstream.engine.process import Process
-from fitstream.engine.sending import Unsendable, pack
+from fitstream.engine.process import Process, end_all
+from fitstream.engine.usage import Usage
 from fitstream.engine.verdicts import could_not_open, dead_workers, verdict
 from fitstream.engine.watch import Watch
 from fitstream.errors import FitstreamError, PlanError, Stalled
-from fitstream.events import Event, MemoryExceeded, WorkerLost, WorkerStarted
-from fitstream.machine import private_bytes
+from fitstream.events import Event, WorkerLost, WorkerStarted
 from fitstream.memory import Block
 from fitstream.plan import Plan
 
@@ -42,8 +40,6 @@ __all__ = ["Pool", "split_lanes"]
 
 #: How often in a row workers may die before anything is finished.
 _MOST_DEATHS = 5
-#: How often memory is measured while there is work.
-_MEASURE_S = 0.25
 _SETTLING_BYTES = 4_000_000
 #: How long a worker that was told to stop has, and how long after Ctrl-C.
 _STOP_S, _HASTY_STOP_S = 2.0, 0.3
@@ -70,7 +66,6 @@ class Pool:
         lane_counts: Lanes of each process.
         reserved_bytes: The most that one worker cost before any data.
         shared_bytes: What all share: functions, and arrays in memory.
-        peak_bytes: The most memory that was measured, of all.
         wall_ns: Time that lanes spent on chunks.
         lost_count: Workers that ended by themselves.
     """
@@ -98,14 +93,12 @@ class Pool:
         self._stop_s = _STOP_S
         self._failure: BaseException | None = None
         self._ready = threading.Event()
-        self._measured_s = 0.0
-        self._told_memory = False
+        self._usage = Usage()
         self._past_tally = Tally()
-        self.peak_bytes = self.wall_ns = self.reserved_bytes = self.lost_count = 0
-        try:
-            self._parcel = pack(Job.of(plan).parts(), _most_bytes(plan))
-        except Unsendable as error:
-            raise PlanError(f"{error}") from error.__cause__
+        self.wall_ns = self.reserved_bytes = self.lost_count = 0
+        self._parcel = packed_job(plan)
+        #: Held while workers are given a parcel, and while there is another one for them.
+        self._renewing = threading.Lock()
         self.shared_bytes = self._parcel.count_bytes
         self._control: Block | None = Marks.block(sum(lane_counts))
         marks = Marks(self._control)
@@ -139,10 +132,15 @@ class Pool:
     def attach(self, board: Board, on_crash: Callable[[BaseException], None]) -> None:
         """Give the workers a ring. They take no token before `activate`."""
         self._on_crash = on_crash
-        dispatcher = Dispatcher(board, self.lane_counts, self.progress)
+        dispatcher = Dispatcher(board, self.lane_counts, self.progress, self._parcel)
         board.share_mark(self._mark)
         self._dispatcher = dispatcher
         self._bell.ring()
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that was measured, of all."""
+        return self._usage.peak_bytes
 
     @property
     def checking(self) -> bool:
@@ -159,6 +157,23 @@ class Pool:
         assert self._dispatcher is not None
         self._dispatcher.active = True
         self._dispatcher.board.work_queue.bell = self._bell
+        self._bell.ring()
+
+    def renew(self, plan: Plan) -> None:
+        """Let the workers open source and functions as they are now, before they work on, if these changed.
+
+        Raises:
+            PlanError: If they can't be sent any more.
+        """
+        parcel = packed_job(plan, self._parcel)
+        if parcel is self._parcel:
+            return
+        with self._renewing:
+            self._parcel, before = parcel, self._parcel
+            if self._dispatcher is not None:
+                self._dispatcher.parcel = parcel
+            before.close()
+        self.shared_bytes = parcel.count_bytes
         self._bell.ring()
 
     def set_lanes(self, count: int) -> None:
@@ -214,6 +229,7 @@ class Pool:
                     else:
                         self._hear(fd)
                 self._watch.look(self._processes)
+                self._renew()
                 if self._dispatcher is not None:
                     self._dispatcher.hand_out(self._processes, self._shares)
                     self._measure(self._dispatcher)
@@ -234,6 +250,12 @@ class Pool:
         finally:
             self.progress.end()
 
+    def _measure(self, dispatcher: Dispatcher) -> None:
+        shared_bytes = dispatcher.area_count_bytes + self.shared_bytes
+        exceeded = self._usage.look(dispatcher.board.plan, self._processes, shared_bytes)
+        if exceeded is not None:
+            self._tell(exceeded)
+
     def _busy(self) -> bool:
         return any(process.in_flight for process in self._processes)
 
@@ -252,8 +274,16 @@ class Pool:
         self._poll.register(process.socket, select.POLLIN)
         self._poll.register(process.pidfd, select.POLLIN)
         assert self._control is not None
-        process.greet(self._control.fd, self._parcel.fds)
+        with self._renewing:
+            process.greet(self._control.fd, self._parcel)
         return process
+
+    def _renew(self) -> None:
+        """Give the parcel to workers that have an older one."""
+        for process in self._processes:
+            if process.parcel is not self._parcel and process.state == "working":
+                with self._renewing:
+                    process.renew(self._parcel)
 
     def _hear(self, fd: int) -> None:
         for process in self._processes:
@@ -266,10 +296,11 @@ class Pool:
                 return
 
     def _receive(self, process: Process) -> None:
-        while (message := process.receive()) is not None:
+        while (received := process.receive()) is not None:
+            message, fds = received
             kind = message[:1]
             if kind == DONE:
-                self._take_in(process, *Done.read(message))
+                self._take_in(process, *Done.read(message), Block(fds[0]) if fds else None)
             elif kind == READY:
                 process.state = "ready"
                 reserved_bytes = read_note(message)["reserved_bytes"]
@@ -290,12 +321,12 @@ class Pool:
                 process.hang_up()
                 return
 
-    def _take_in(self, process: Process, done: Done, text: bytes) -> None:
+    def _take_in(self, process: Process, done: Done, text: bytes, grown: Block | None) -> None:
         assert self._dispatcher is not None
         self._deaths = self._guilty = 0
         self.wall_ns += done.wall_ns
         process.tallies[done.lane] = done.tally
-        self._dispatcher.done(process, done, text)
+        self._dispatcher.done(process, done, text, grown)
 
     def _keep_tally(self, process: Process) -> None:
         tallies = list(process.tallies.values())
@@ -334,35 +365,8 @@ class Pool:
             dispatcher.court.convict(chunk, *verdict(self._plan, chunk, process, how))
         self._processes[place] = self._start(place)
 
-    def _measure(self, dispatcher: Dispatcher) -> None:
-        """Add up the memory of the workers, and tell once if it is more than was planned."""
-        now, plan = time.monotonic(), dispatcher.board.plan
-        if now - self._measured_s < _MEASURE_S:
-            return
-        self._measured_s = now
-        private = sum(private_bytes(process.pid) for process in self._processes)
-        self.peak_bytes = max(self.peak_bytes, private + dispatcher.area_count_bytes + self.shared_bytes)
-        measured = self.peak_bytes + plan.kept_bytes
-        if measured > plan.projected_bytes and not self._told_memory:
-            self._told_memory = True
-            self._tell(MemoryExceeded(measured, plan.projected_bytes))
-
     def _end(self) -> None:
-        living = [process for process in self._processes if process.pidfd >= 0]
-        for process in living:
-            process.stop()
-        deadline = time.monotonic() + self._stop_s
-        waiting = select.poll()
-        left = {process.pidfd: process for process in living}
-        for pidfd in left:
-            waiting.register(pidfd, select.POLLIN)
-        while left and (rest := deadline - time.monotonic()) > 0:
-            for pidfd, _ in waiting.poll(rest * 1000 + 1):
-                waiting.unregister(pidfd)
-                left.pop(pidfd).reap()
-        for process in left.values():
-            process.kill()
-            process.reap()
+        end_all(self._processes, self._stop_s)
         for process in self._processes:
             self._keep_tally(process)
         self._processes.clear()
@@ -377,13 +381,6 @@ class Pool:
         self._dispatcher = None
         self._control = None
         self._watch.forget()
-
-
-def _most_bytes(plan: Plan) -> int:
-    """What the parcel may take: the budget is divided anew for processes that were asked for, and not while running."""
-    if not plan.auto_processes:
-        return plan.budget_bytes
-    return max(_SETTLING_BYTES, plan.budget_bytes - plan.projected_bytes + plan.needs.shared_bytes)
 
 
 #: Pools of this process, so that forked children close their descriptors, and sockets end with the main process.

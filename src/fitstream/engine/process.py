@@ -16,15 +16,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, final
 
 from fitstream.chain import Tally
 from fitstream.engine.ceiling import room_bytes
-from fitstream.engine.messages import ASK_STACKS, ATTACH, HELLO, MOST_BYTES, STOP, write_note
+from fitstream.engine.messages import ASK_STACKS, ATTACH, HELLO, MOST_BYTES, RENEW, STOP, write_note
+from fitstream.engine.sending import Parcel
+from fitstream.memory import Block
 from fitstream.policy import BadSample
 
-__all__ = ["Overdue", "Process", "told_exit"]
+__all__ = ["Overdue", "Process", "end_all", "told_exit"]
 
 #: How long a worker that hangs may take to tell where.
 _STACK_S = 1.0
@@ -81,7 +83,8 @@ class Process:
         bad: Samples that it skipped or replaced in chunks that aren't finished, by token.
         overdue: What it hung at, once it was ended for that.
         hung_up: Whether it was ended because it could be talked to no more.
-        slots: Those that it has mapped.
+        slots: Those that it has mapped, each with the memory that it mapped for it.
+        parcel: What it was sent to open.
         tallies: What each lane counted.
         broken: What it told when it could not go on.
         exit_code: After `reap`.
@@ -96,8 +99,9 @@ class Process:
         self.overdue: Overdue | None = None
         self.hung_up = False
         self.in_flight: dict[int, Any] = {}
-        self.slots: set[int] = set()
-        self._attaching: list[int] = []
+        self.slots: dict[int, Block] = {}
+        self._attaching: dict[int, Block] = {}
+        self.parcel: Parcel | None = None
         self.exit_code: int | None = None
         self.tallies: dict[int, Tally] = {}
         self.broken: dict[str, Any] | None = None
@@ -141,31 +145,44 @@ class Process:
             pass
         return True
 
-    def greet(self, marks_fd: int, fds: Sequence[int]) -> None:
+    def greet(self, marks_fd: int, parcel: Parcel) -> None:
         """Send what it is to open."""
         note = write_note(HELLO, lanes=self.lane_count, first_lane=self.first_lane, room_bytes=room_bytes())
-        self.send(note, [marks_fd, self._stacks, *fds])
+        self.send(note, [marks_fd, self._stacks, *parcel.fds])
+        self.parcel = parcel
 
-    def attach(self, slots: Sequence[int], fds: Sequence[int], **limits: int) -> None:
-        """Send slots to map, if the socket isn't full."""
-        if self.send(write_note(ATTACH, slots=slots, **limits), fds):
-            self.state, self._attaching = "attaching", list(slots)
+    def attach(self, slots: Mapping[int, Block], fds: Sequence[int], **limits: int) -> None:
+        """Send slots to map, if the socket isn't full.
+
+        Args:
+            slots: The memory of each.
+            fds: Other descriptors that go before theirs.
+            limits: What else it is told.
+        """
+        note = write_note(ATTACH, slots=list(slots), **limits)
+        if self.send(note, [*fds, *(block.fd for block in slots.values())]):
+            self.state, self._attaching = "attaching", dict(slots)
+
+    def renew(self, parcel: Parcel) -> None:
+        """Send another parcel to open, if the socket isn't full."""
+        if self.send(RENEW, parcel.fds):
+            self.state, self._attaching, self.parcel = "attaching", {}, parcel
 
     def attached(self) -> None:
-        """Take in that it has mapped them."""
+        """Take in that it has mapped them, or opened the parcel."""
         self.slots.update(self._attaching)
         self.state = "working"
 
-    def receive(self) -> bytes | None:
-        """The next message; None if there is none now, empty if there will be none any more."""
+    def receive(self) -> tuple[bytes, list[int]] | None:
+        """The next message and its descriptors; None if there is none now, empty if there will be none any more."""
         try:
-            message = self.socket.recv(MOST_BYTES)
+            message, fds, _, _ = socket.recv_fds(self.socket, MOST_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
             self.heard_s = time.monotonic()
-            return message
+            return message, fds
         except BlockingIOError:
             return None
         except ConnectionError:
-            return b""
+            return b"", []
 
     def stop(self) -> None:
         """Ask all lanes to end after what they are at."""
@@ -219,6 +236,25 @@ class Process:
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
+
+
+def end_all(processes: Sequence[Process], stop_s: float) -> None:
+    """Ask processes to end, and end by force those that have not after so many seconds."""
+    living = [process for process in processes if process.pidfd >= 0]
+    for process in living:
+        process.stop()
+    deadline = time.monotonic() + stop_s
+    waiting = select.poll()
+    left = {process.pidfd: process for process in living}
+    for pidfd in left:
+        waiting.register(pidfd, select.POLLIN)
+    while left and (rest := deadline - time.monotonic()) > 0:
+        for pidfd, _ in waiting.poll(rest * 1000 + 1):
+            waiting.unregister(pidfd)
+            left.pop(pidfd).reap()
+    for process in left.values():
+        process.kill()
+        process.reap()
 
 
 def _interpreter_flags() -> list[str]:

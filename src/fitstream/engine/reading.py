@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from typing import Any, NoReturn, final
 
 from fitstream.chain import Filler
-from fitstream.engine.board import Board, Chunk, Outcome, Run
+from fitstream.engine.board import Board
 from fitstream.engine.filling import Progress, fill_chunk
 from fitstream.engine.replay import Replay, own_state, rolled
 from fitstream.engine.ring import Slot
+from fitstream.engine.tokens import Chunk, Outcome, Run
 from fitstream.errors import FitstreamError, SourceError, StateError
 from fitstream.failures import is_ctrl_c
 from fitstream.policy import BadSample
@@ -51,6 +52,8 @@ class Reading:
         self._hands_on = hands_on
         # Functions may change what they are given, and lanes look at it only later.
         self._copies = bool(self._plan.recipe.stages)
+        # Batches of free form belong to no state.
+        self._digests = not self._plan.free_form
         self._owner = owner
         self._size = 1 if self._plan.whole_batches else self._plan.batch_size
         self._run: Run | None = None
@@ -205,7 +208,8 @@ class Reading:
                 sample = next(self._iterator, _NO_MORE)
                 if sample is _NO_MORE:
                     return given, True
-                self._digest = rolled(self._digest, sample)
+                if self._digests:
+                    self._digest = rolled(self._digest, sample)
                 given.append(copied(sample) if self._copies else sample)
                 self._index += 1
         except BaseException as error:  # noqa: BLE001  whatever it is, it is raised again
@@ -268,7 +272,7 @@ class Reading:
                 f"{self._source!r}: pass {self._pass} ended after {self._index} of them. "
                 f"Use length={self._index}, or length=None where it varies."
             )
-        if self._index == 0:
+        if self._index == 0 and not self._plan.free_form:
             raise SourceError(
                 f"{self._source!r}: pass {self._pass} yielded nothing. Each call must make a new iterable."
             )

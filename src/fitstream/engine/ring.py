@@ -56,6 +56,7 @@ class Slot:
         bad: Its samples that were skipped or replaced.
         lease: References to the handed-out root.
         replay: Where the source is sequential: what a pass has given up to the end of the batch (see `replay`).
+        kept: A batch of free form that has no form in bytes, as it is; else None.
     """
 
     index: int
@@ -75,6 +76,7 @@ class Slot:
     bad: list[BadSample] = field(default_factory=list)
     lease: tuple[weakref.ref[Any], ...] = ()
     replay: Any = None
+    kept: Any = None
 
     @property
     def leased(self) -> bool:
@@ -82,7 +84,7 @@ class Slot:
 
     def let_go(self) -> None:
         """Drop the memory now, and not when the collector finds the cycles through callback and traceback."""
-        self.buffer, self.leaves, self.lease, self.failure = None, [], (), None
+        self.buffer, self.leaves, self.lease, self.failure, self.kept = None, [], (), None, None
         if self.block is not None:
             self.block.close()
             self.block = None
@@ -96,6 +98,27 @@ class Slot:
         block = Block.make(self.layout.slot_bytes, "A batch")
         self.block, self.buffer = block, block.mapping
         self.leaves = self.layout.leaves(block.bytes[: self.layout.slot_bytes], self.layout.rows)
+
+    def grow(self, slot_bytes: int) -> None:
+        """Give a slot of plain bytes that is being filled more of them; what it holds is lost.
+
+        Raises:
+            PlanError: If the machine has not that much memory free; then it stays as it is.
+        """
+        if self.block is not None:
+            self.adopt(Block.make(slot_bytes, "A batch"))
+            return
+        self.layout = Layout.of_bytes(slot_bytes)
+        self.buffer = _map(self.layout.slot_bytes)
+        self.leaves = self.layout.leaves(np.frombuffer(self.buffer, np.uint8), 1)
+
+    def adopt(self, block: Block) -> None:
+        """Take other shared memory in the place of a slot's own, with what is in it."""
+        if self.block is not None:
+            self.block.close()
+        self.layout = Layout.of_bytes(block.count_bytes)
+        self.block, self.buffer = block, block.mapping
+        self.leaves = self.layout.leaves(block.bytes, 1)
 
     def hand_out(self, on_end: Iterable[Callable[[Any], object]]) -> list[npt.NDArray[Any]]:
         """Start a lease.

@@ -30,14 +30,14 @@ import struct
 import sys
 import types
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 
+from fitstream.engine.mapped_files import MappedFile, file_behind
 from fitstream.engine.unsendable import explain
-from fitstream.errors import FitstreamError, PlanError, SourceError
+from fitstream.errors import FitstreamError, PlanError
 from fitstream.memory import Block, block_of
 from fitstream.spec import aligned, format_bytes
 
@@ -45,6 +45,8 @@ __all__ = ["Parcel", "Unsendable", "pack", "unpack"]
 
 #: Smaller arrays stay in the pickle bytes, where they cost less than a place of their own.
 _SMALL_BYTES = 4096
+#: Bytes that are compared at a time.
+_COMPARED_BYTES = 1 << 20
 #: Bytes of the places, and of the pickle bytes that follow them.
 _SIZES = struct.Struct("<QQ")
 
@@ -70,6 +72,17 @@ class Parcel:
         # Keeps their descriptors open, also when the arrays that they were made for are gone.
         self._blocks = tuple(blocks)
 
+    def holds(self, head: Sequence[Any], start: int, arrays: _Arrays) -> bool:
+        """Whether it is what `pack` would make of these: its first bytes, and arrays from `start` on."""
+        if self.count_bytes != start + arrays.count_bytes or list(self._blocks) != arrays.blocks:
+            return False
+        block = Block(os.dup(self.fds[0]))
+        try:
+            first = b"".join(head)
+            return block.bytes[: len(first)].tobytes() == first and arrays.lie_in(block.bytes[start:])
+        finally:
+            block.close()
+
     def close(self) -> None:
         """Close the parcel's own descriptor; the others belong to their blocks. Twice does no harm."""
         fds, self.fds, self._blocks = self.fds, [], ()
@@ -80,13 +93,14 @@ class Parcel:
         self.close()
 
 
-def pack(tree: dict[str, Any], most_bytes: int | None = None) -> Parcel:
+def pack(tree: dict[str, Any], most_bytes: int | None = None, before: Parcel | None = None) -> Parcel:
     """Put functions, sources and arrays into shared memory.
 
     Args:
         tree: Parts by the names that a message gives them: "source", "map(flip)". What several parts refer to is sent
             once and stays one object.
         most_bytes: What it may take.
+        before: An earlier parcel, which is returned if it holds just the same.
     Raises:
         Unsendable: If a part, or something that it refers to, can't be pickled.
         PlanError: If it needs more than `most_bytes`, or more memory than is free.
@@ -103,6 +117,8 @@ def pack(tree: dict[str, Any], most_bytes: int | None = None) -> Parcel:
     head = _SIZES.pack(len(places), len(in_band)) + places
     start = aligned(len(head) + len(in_band))
     _check_size(start + arrays.count_bytes, most_bytes)
+    if before is not None and before.holds((head, in_band), start, arrays):
+        return before
     block = Block.make(start + arrays.count_bytes, "What the worker processes work on")
     block.bytes[: len(head)] = np.frombuffer(head, np.uint8)
     block.bytes[len(head) : len(head) + len(in_band)] = np.frombuffer(in_band, np.uint8)
@@ -183,7 +199,7 @@ class _Arrays:
         self._copies: list[tuple[_Place, npt.NDArray[Any]]] = []
         self._known: dict[tuple[Any, ...], _Place] = {}
         self._awaited: dict[int, tuple[pickle.PickleBuffer, _Place]] = {}
-        self._files: dict[int, tuple[mmap.mmap, _File | None]] = {}
+        self._files: dict[int, tuple[mmap.mmap, MappedFile | None]] = {}
 
     def reduce(self, array: npt.NDArray[Any]) -> Any:
         """How to make the array again in a worker, for `reducer_override`; NotImplemented leaves it to NumPy."""
@@ -245,20 +261,30 @@ class _Arrays:
             self.blocks.append(block)
         return _Place(self.blocks.index(block) + 2, first, count_bytes)
 
-    def _file(self, array: npt.NDArray[Any]) -> _File | None:
+    def _file(self, array: npt.NDArray[Any]) -> MappedFile | None:
         owner: Any = array
         while owner is not None and not isinstance(owner, mmap.mmap):
             owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
         if owner is None:
             return None
         if id(owner) not in self._files:
-            self._files[id(owner)] = owner, _file_behind(owner)
+            self._files[id(owner)] = owner, file_behind(owner)
         return self._files[id(owner)][1]
 
     def copy_into(self, area: npt.NDArray[np.uint8]) -> None:
         """Write every array to its place; uint8 `(count_bytes,)`."""
         for place, array in self._copies:
             np.ndarray(array.shape, array.dtype, area, place.first)[...] = array
+
+    def lie_in(self, area: npt.NDArray[np.uint8]) -> bool:
+        """Whether every array is at its place already, bit for bit."""
+        for place, array in self._copies:
+            now = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            for first in range(0, now.size, _COMPARED_BYTES):
+                there = area[place.first + first : place.first + first + len(now[first : first + _COMPARED_BYTES])]
+                if not np.array_equal(now[first : first + _COMPARED_BYTES], there):
+                    return False
+        return True
 
 
 def _reduce_tensor(tensor: Any) -> Any:
@@ -284,79 +310,6 @@ def _view(memory: Any, first: int, shape: Any, strides: Any, dtype: np.dtype[Any
     if isinstance(array, np.memmap):
         array.__array_finalize__(memory)  # file name, offset and mode, as any slice of a memmap gets them
     return array
-
-
-@final
-@dataclass(frozen=True)
-class _File:
-    """A mapping of a file; in the worker it becomes the worker's own."""
-
-    address: int
-    path: str
-    identity: tuple[int, int]
-    offset: int
-    count_bytes: int
-
-    def __reduce__(self) -> Any:
-        return _open_file, (self.path, self.identity, self.offset, self.count_bytes)
-
-
-def _open_file(path: str, identity: tuple[int, int], offset: int, count_bytes: int) -> npt.NDArray[np.uint8]:
-    with open(path, "rb") as file:
-        state = os.fstat(file.fileno())
-        if (state.st_dev, state.st_ino) != identity:
-            raise SourceError(
-                "was replaced by another file while its rows were in use. Make the dataset anew.", file=path
-            )
-        if state.st_size < offset + count_bytes:
-            raise SourceError(
-                f"was cut to {state.st_size:,} bytes while its rows, up to byte {offset + count_bytes:,}, were in use. "
-                "Make the dataset anew.",
-                file=path,
-            )
-        return np.memmap(file, np.uint8, "r", offset, (count_bytes,))
-
-
-class _Mapped(NamedTuple):
-    shared: bool
-    identity: tuple[bytes, bytes]
-    path: str
-    offset: int
-
-
-def _file_behind(mapping: mmap.mmap) -> _File | None:
-    """The file that a mapping shows, if it is shared and its path still leads to that file."""
-    try:
-        address = np.frombuffer(mapping, np.uint8).__array_interface__["data"][0]
-        mapped = _mapped_at(address, len(mapping))
-        if mapped is None or not mapped.shared:
-            return None
-        with open(mapped.path, "rb") as file:
-            # Compared in one list: overlay and btrfs show other devices there than `stat` does.
-            probe = mmap.mmap(file.fileno(), 1, mmap.MAP_SHARED, mmap.PROT_READ)
-            now = _mapped_at(np.frombuffer(probe, np.uint8).__array_interface__["data"][0], 1)
-            state = os.fstat(file.fileno())
-    except (OSError, ValueError):
-        return None
-    if now is None or now.identity != mapped.identity:
-        return None
-    return _File(address, mapped.path, (state.st_dev, state.st_ino), mapped.offset, len(mapping))
-
-
-def _mapped_at(address: int, count_bytes: int) -> _Mapped | None:
-    """What is mapped there, if it is one file in one piece, which the kernel may list in several lines."""
-    found: set[_Mapped] = set()
-    covered = 0
-    with open("/proc/self/maps", "rb") as lines:
-        for line in lines:
-            span, mode, offset, device, inode, *path = line.rstrip(b"\n").split(None, 5)
-            first, end = (int(each, 16) for each in span.split(b"-"))
-            overlap = min(end, address + count_bytes) - max(first, address)
-            if overlap > 0 and path:
-                covered += overlap
-                name = os.fsdecode(path[0].replace(b"\\012", b"\n"))
-                found.add(_Mapped(mode[3:4] == b"s", (device, inode), name, int(offset, 16) + address - first))
-    return found.pop() if len(found) == 1 and covered == count_bytes else None
 
 
 class _Picklers(NamedTuple):

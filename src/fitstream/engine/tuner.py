@@ -22,9 +22,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-from fitstream.engine.board import Board, Run
+from fitstream.engine.board import Board
 from fitstream.engine.crew import Crew
 from fitstream.engine.pool import Pool, split_lanes
+from fitstream.engine.tokens import Run
 from fitstream.errors import PlanError
 from fitstream.events import Event, LanesChanged
 from fitstream.machine import module_being_imported

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fitstream.engine.board import Chunk
 from fitstream.engine.process import Overdue, Process
+from fitstream.engine.tokens import Chunk
 from fitstream.errors import FitstreamError, PlanError, Stalled, WorkerDied
 from fitstream.plan import Plan
 from fitstream.policy import BadSample
@@ -14,12 +14,13 @@ from fitstream.sources.base import Source
 
 __all__ = ["could_not_open", "dead_workers", "hung_lane", "verdict"]
 
-_SKIP = 'Leave it out, mend what makes it, or use on_bad_sample="skip" or "replace".'
+_MEND = "Leave it out, or mend what makes it"
+_SKIP = f'{_MEND}, or use on_bad_sample="skip" or "replace".'
 
 
 def _sample_of(plan: Plan, chunk: Chunk, row: int) -> tuple[int, str | None]:
     """The index of the sample in a row of a chunk, and the file that holds it, if one does."""
-    if plan.order is None or not isinstance(plan.source, Source):
+    if plan.order is None or plan.free_form or not isinstance(plan.source, Source):
         return chunk.first_index + row - chunk.start, None
     index = int(plan.order.rows(chunk.pass_index, chunk.step).indices[row])
     return index, plan.source.path(index)
@@ -33,13 +34,17 @@ def _told_sample(plan: Plan, chunk: Chunk, row: int) -> str:
     return f"{what} {index}{f' ({path})' if path else ''}{place}, pass {chunk.pass_index}"
 
 
+def _advice(plan: Plan) -> str:
+    return f"{_MEND}." if plan.free_form else _SKIP
+
+
 def _dead_sample(plan: Plan, chunk: Chunk, process: Process, how: str) -> WorkerDied:
     """The error of a sample that ends its worker whenever it is made."""
     index, path = _sample_of(plan, chunk, chunk.start)
     told = _told_sample(plan, chunk, chunk.start)
     return WorkerDied(
         f"Two worker processes died with this one alone in hand: {told}. The last one was process {process.pid}: "
-        f"{how}. {_SKIP}",
+        f"{how}. {_advice(plan)}",
         pid=process.pid,
         exit_code=process.exit_code,
         index=index,
@@ -54,18 +59,20 @@ def _hung_sample(plan: Plan, chunk: Chunk, process: Process, overdue: Overdue) -
     return Stalled(
         f"Worker process {process.pid} was at {told} for {overdue.after_s:.1f} s, longer than "
         f"sample_timeout_s={plan.policy.sample_timeout_s:g}, and was ended. Raise sample_timeout_s if that may take so "
-        f"long. {_SKIP}{where}"
+        f"long. {_advice(plan)}{where}"
     )
 
 
 def hung_lane(plan: Plan, chunk: Chunk | None, row: int, after_s: float, name: str, stack: str) -> Stalled:
     """The error of a lane in a thread that takes longer than the deadline for one sample."""
-    what = "a generator's next sample, or an observer" if chunk is None else _told_sample(plan, chunk, row)
+    what = f"a generator's next {plan.recipe.unit}, or an observer" if chunk is None else _told_sample(plan, chunk, row)
+    instead = "with processes=1 or more the worker would be replaced, and on_bad_sample decide."
+    if plan.free_form:
+        instead = "with a Sequence and use_multiprocessing=True a worker process is."
     return Stalled(
         f"{name} has been at {what} for {after_s:.1f} s, longer than sample_timeout_s="
         f"{plan.policy.sample_timeout_s:g}. Raise sample_timeout_s if that may take so long. A thread can't be ended "
-        "from outside: with processes=1 or more the worker would be replaced, and on_bad_sample decide. It is at:\n"
-        f"{stack}"
+        f"from outside: {instead} It is at:\n{stack}"
     )
 
 

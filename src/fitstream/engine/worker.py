@@ -22,10 +22,14 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, final
 
+import numpy as np
+import numpy.typing as npt
+
 from fitstream.chain import Chain, Filler
 from fitstream.engine.areas import BESIDE, NOWHERE
 from fitstream.engine.ceiling import limit_memory, tell_limit
 from fitstream.engine.filling import fill_rows
+from fitstream.engine.free_form import reseed, room_for
 from fitstream.engine.job import Job
 from fitstream.engine.marks import Marks
 from fitstream.engine.messages import (
@@ -38,6 +42,7 @@ from fitstream.engine.messages import (
     MOST_BYTES,
     MOST_FDS,
     READY,
+    RENEW,
     Done,
     Fill,
     failure_text,
@@ -51,6 +56,7 @@ from fitstream.machine import opening_a_worker, private_bytes
 from fitstream.memory import Block
 from fitstream.packing import unpack_samples
 from fitstream.scratch import Allowance, Arena
+from fitstream.spec import Layout
 
 __all__ = ["main"]
 
@@ -102,6 +108,7 @@ class _Worker:
         self._job: Job = Job.joined(unpack(parcel))
         self._leaves: dict[int, list[Any]] = {}
         self._areas: Any = None
+        self._limit_bytes = 0
         self._fillers: list[Filler] = []
         self._allowance = Allowance(0, 0, 0)
         # Opens and imports all that a lane will: what it costs is known then, and what can't be opened is told now.
@@ -117,9 +124,11 @@ class _Worker:
                 message, fds, _, _ = socket.recv_fds(self._socket, MOST_BYTES, MOST_FDS)
                 kind = message[:1]
                 if kind == FILL:
-                    self._socket.send(self._fill(lane, Fill.read(message), fds))
+                    self._fill(lane, Fill.read(message), fds)
                 elif kind == ATTACH:
                     self._attach(read_note(message), fds)
+                elif kind == RENEW:
+                    self._renew(fds)
                 else:  # told to stop, or the main process is gone
                     break
         except BaseException as error:  # noqa: BLE001  told to the main process, whatever it is
@@ -141,11 +150,20 @@ class _Worker:
                 areas = Block(fds.pop(0))
                 self._areas = areas.bytes.reshape(-1, told["area_bytes"])
                 areas.close()
-        layout = self._job.layout
+        self._limit_bytes = told["limit_bytes"]
         for slot, fd in zip(told["slots"], fds, strict=True):
-            block = Block(fd)
-            self._leaves[slot] = layout.leaves(block.bytes[: layout.slot_bytes], layout.rows)
-            block.close()
+            self._map(slot, Block(fd))
+        self._socket.send(ATTACHED)
+
+    def _map(self, slot: int, block: Block) -> None:
+        layout = Layout.of_bytes(block.count_bytes) if self._job.free_form else self._job.layout
+        self._leaves[slot] = layout.leaves(block.bytes[: layout.slot_bytes], layout.rows)
+        block.close()
+
+    def _renew(self, fds: Sequence[int]) -> None:
+        """Open another parcel. A lane that is still at what was abandoned ends that with what it has."""
+        self._job = Job.joined(unpack(fds))
+        self._fillers = [self._job.filler(self._allowance) for _ in range(self.lane_count)]
         self._socket.send(ATTACHED)
 
     def _given(self, area: int, fds: Sequence[int]) -> list[Any] | None:
@@ -159,15 +177,19 @@ class _Worker:
         block.close()
         return unpack_samples(block.bytes)
 
-    def _fill(self, lane: int, fill: Fill, fds: Sequence[int]) -> bytes:
+    def _fill(self, lane: int, fill: Fill, fds: Sequence[int]) -> None:
         filler, marks, place = self._fillers[lane], self._marks, self._first_lane + lane
+        leaves = self._leaves[fill.slot]
+        room = _Room(leaves[0][0], self._limit_bytes) if self._job.free_form else None
+        if room is not None:
+            reseed(self._job.recipe.seed, fill.pass_index, fill.first_index)
         goes_on = marks.stepper(place, fill.run)
         started_ns = time.perf_counter_ns()
         rows, failed_row, text = 0, -1, b""
         marks.begin(place, fill.token, threading.get_ident())
         try:
             given = self._given(fill.area, fds)
-            filled = fill_rows(self._job, filler, self._leaves[fill.slot], fill, given, goes_on)
+            filled = fill_rows(self._job, filler, leaves, fill, given, goes_on, room)
             rows = filled.rows
             for bad in filled.bad:
                 self._socket.send(write_bad(fill.token, bad))
@@ -177,7 +199,7 @@ class _Worker:
             text = failure_text(tell_limit(failed.error), told)
         finally:
             marks.end(place)
-        return Done(
+        message = Done(
             token=fill.token,
             lane=lane,
             rows=rows,
@@ -186,3 +208,25 @@ class _Worker:
             wall_ns=time.perf_counter_ns() - started_ns,
             **filler.chain.tally._asdict(),
         ).write(text)
+        if room is None or room.block is None:
+            self._socket.send(message)
+        else:
+            socket.send_fds(self._socket, [message], [room.block.fd])
+            self._map(fill.slot, room.block)
+
+
+@final
+class _Room:
+    """Where a worker puts a batch of free form: the slot, or memory of its own that becomes the slot's."""
+
+    def __init__(self, area: npt.NDArray[np.uint8], limit_bytes: int) -> None:
+        self.area = area
+        self.block: Block | None = None
+        self._limit_bytes = limit_bytes
+
+    def grow(self, need_bytes: int) -> None:
+        self.block = Block.make(room_for(need_bytes, self._limit_bytes), "A batch")
+        self.area = self.block.bytes
+
+    def keep(self, batch: Any) -> bool:
+        return False
