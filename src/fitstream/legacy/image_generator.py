@@ -314,6 +314,15 @@ class ImageDataGenerator:
             warnings.warn(told, UserWarning, stacklevel=4)
         return found is not None
 
+    def _overrides(self) -> bool:
+        own, mine = type(self), ImageDataGenerator
+        return any(getattr(own, name) is not getattr(mine, name) for name in _TRANSFORMING)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no code of the program's is called, so that several threads may make pictures."""
+        return not (self.preprocessing_function or self._overrides())
+
     def prepared(self, picture: Picture, rng: np.random.Generator) -> Picture:
         """Transform one picture at random and make it what a model takes.
 
@@ -323,8 +332,7 @@ class ImageDataGenerator:
         Returns:
             A picture of the generator's dtype. It may lie in memory that this thread's next picture takes.
         """
-        own, mine = type(self), ImageDataGenerator
-        if any(getattr(own, name) is not getattr(mine, name) for name in _TRANSFORMING):
+        if self._overrides():
             return self._prepared_by_methods(picture, rng)
         # A function of the program's may keep what it is given.
         scratch = None if self.preprocessing_function or self.dtype != "float32" else _SCRATCH
