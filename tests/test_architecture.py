@@ -35,17 +35,10 @@ UPWARDS = {("loader", "adapters")}
 
 #: Imports from outside the standard library: who may, and whether at the top of the file or only inside a function.
 TOP = {
-<<<<<<< HEAD
-    "PIL": {"transforms.pillow"},
-    "click": {"cli", "cli_inspect", "cli_options", "cli_run"},
-    "cv2": {"transforms.resize"},
-    "keras": {"adapters.keras", "models", "reporting.progress", "runs"},
-=======
     "PIL": {"legacy.image_files", "transforms.pillow"},
-    "click": {"cli", "cli_inspect", "cli_options"},
+    "click": {"cli", "cli_inspect", "cli_options", "cli_run"},
     "cv2": {"legacy.image_transforms", "transforms.resize"},
     "keras": {"adapters.keras", "legacy.keras_kept", "models", "reporting.progress", "runs"},
->>>>>>> images
     "rich": {"reporting.line", "reporting.progress"},
     "simplejpeg": {"transforms.decode"},
 }

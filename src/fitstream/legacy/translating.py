@@ -34,7 +34,7 @@ def install_calls(keras: Any, renames: Renames) -> None:
 
 
 def definer(cls: Any, name: str) -> Any:
-    """The class that a method comes from. Keras compares methods with those of its own classes, so they change there."""
+    """The class that a method comes from: Keras compares methods with its own classes', so they change there."""
     return next(each for each in cls.__mro__ if name in vars(each))
 
 
@@ -135,11 +135,11 @@ def arguments(
                 del new[argument]
     if itself:
         _shape(rules, new)
+    defaults = dict(rules.always)
     if not program.tensorflow:
-        defaults = {**rules.default, **(rules.default1 if program.keras == 1 and itself else {})}
-        taken = positions[: len(args)]
-        new = {**{argument: value for argument, value in defaults.items() if argument not in taken}, **new}
-    return args, new
+        defaults |= {**rules.default, **(rules.default1 if program.keras == 1 and itself else {})}
+    taken = positions[: len(args)]
+    return args, {**{argument: value for argument, value in defaults.items() if argument not in taken}, **new}
 
 
 def _by_position(name: str, rules: Call, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
