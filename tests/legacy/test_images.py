@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from fitstream.errors import FitstreamError, PlanError, SampleError
-from fitstream.legacy.images import DirectoryIterator, ImageDataGenerator, NumpyArrayIterator
+from fitstream.legacy.images import DirectoryIterator, ImageDataGenerator, Iterator, NumpyArrayIterator
 from fitstream.legacy.sequence import is_sequence
 
 MakePictures = Callable[..., Path]
@@ -395,3 +395,22 @@ def test_options_that_need_fit_warn_until_it_was_called(photos: str) -> None:
 def test_a_keras_array_iterator_is_made_by_its_class_too() -> None:
     iterator = NumpyArrayIterator(np.zeros((4, 4, 4, 3)), np.arange(4), None, batch_size=2)
     assert iterator[1][1].tolist() == [2, 3]
+
+
+class Squares(Iterator):
+    """An iterator of a program's own over numbers."""
+
+    def _get_batches_of_transformed_samples(self, index_array: Any) -> Any:
+        return np.square(index_array)
+
+
+def test_a_subclass_of_the_plain_iterator_makes_batches_of_places() -> None:
+    squares = Squares(5, 2, False, None)
+    assert [next(squares).tolist() for _ in range(4)] == [[0, 1], [4, 9], [16], [0, 1]]
+    assert squares[2].tolist() == [16]
+    assert next(squares.index_generator).tolist() == [2, 3]
+
+
+def test_a_plain_iterator_may_be_empty() -> None:
+    assert next(Squares(0, 0, False, None)).size == 0
+    assert len(Squares(0, 0, False, None)) == 0
