@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from fitstream.errors import FitstreamError, PlanError, SampleError
+from fitstream.legacy import image_batches
 from fitstream.legacy.images import DirectoryIterator, ImageDataGenerator, Iterator, NumpyArrayIterator
 from fitstream.legacy.sequence import is_sequence
 
@@ -54,6 +55,36 @@ def test_loaders_give_the_batches_that_the_iterator_makes_itself(photos: str, ho
             for place, batch in enumerate(loader):
                 assert same(batch, iterator[place])
             iterator.on_epoch_end()
+
+
+def test_several_threads_make_the_same_batch(photos: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = of_photos(photos, batch_size=17)
+    monkeypatch.setattr(image_batches, "available_cores", lambda: 1)
+    expected = [alone[place] for place in range(2)]
+    monkeypatch.setattr(image_batches, "available_cores", lambda: 3)
+    together = of_photos(photos, batch_size=17)
+    assert all(same(together[place], expected[place]) for place in range(2))
+
+
+def test_the_first_bad_sample_is_named_by_whichever_thread(photos: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_batches, "available_cores", lambda: 3)
+    for name in ("cats/004.jpg", "dogs/001.jpg"):
+        Path(photos, name).write_bytes(b"no picture")
+    iterator = of_photos(photos, batch_size=20, shuffle=False)
+    with pytest.raises(SampleError, match=r"cats/004\.jpg"):
+        iterator[0]
+
+
+def test_functions_of_the_program_are_called_in_one_thread(photos: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_batches, "available_cores", lambda: 3)
+    threads = set()
+
+    def note(x: Any) -> Any:
+        threads.add(threading.get_ident())
+        return x
+
+    next(of_photos(photos, ImageDataGenerator(preprocessing_function=note), batch_size=20))
+    assert threads == {threading.get_ident()}
 
 
 def test_next_goes_through_passes_that_differ_and_have_each_sample_once(photos: str) -> None:
