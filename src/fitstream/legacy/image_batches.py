@@ -57,7 +57,7 @@ class Iterator(Sequence):
         shuffle: Another order each pass.
         seed: Of the orders; None is 0.
     Raises:
-        PlanError: If the batch size or the seed is impossible.
+        PlanError: If the seed is impossible.
 
     Attributes:
         batch_index: Place in the pass of the batch that `next` gives next.
@@ -68,8 +68,6 @@ class Iterator(Sequence):
     white_list_formats = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
 
     def __init__(self, n: int, batch_size: int, shuffle: bool, seed: int | None, **_: Any) -> None:
-        if batch_size < 1:
-            raise PlanError(f"batch_size={batch_size!r} must be a whole number from 1 on.")
         if seed is not None and (seed != int(seed) or seed < 0):
             raise PlanError(f"seed={seed!r} must be None or a whole number from 0 on.")
         self.n = n
@@ -90,7 +88,7 @@ class Iterator(Sequence):
         self.lock = threading.Lock()
 
     def __len__(self) -> int:
-        return (self.n + self.batch_size - 1) // self.batch_size
+        return (self.n + self.batch_size - 1) // self.batch_size if self.n else 0
 
     def __getitem__(self, idx: int) -> Any:
         place = idx + len(self) if idx < 0 else idx
@@ -245,6 +243,8 @@ class PictureIterator(Iterator):
         save_to: SaveTo | None,
     ) -> None:
         super().__init__(n, batch_size, shuffle, seed)
+        if batch_size < 1:
+            raise PlanError(f"batch_size={batch_size!r} must be a whole number from 1 on.")
         self.image_data_generator = generator
         self.data_format = data_format
         self.dtype = dtype
