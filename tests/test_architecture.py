@@ -22,11 +22,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # fmt: off
 LAYERS = [
     "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "sampling",
-    "sources", "transforms", "operations", "batching", "failures", "chain", "budget", "probe", "checking", "plan",
-    "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint", "engine", "measures", "state",
-    "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "checkpoint_files", "checkpoints", "adapters",
-    "reporting", "training", "legacy", "__init__", "backend", "models", "runs", "demo", "interrupts", "cli_options",
-    "inspection", "cli_inspect", "cli_run", "cli", "__main__",
+    "sources", "transforms", "buckets", "operations", "batching", "failures", "chain", "padding", "budget", "probe",
+    "checking", "plan", "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint", "engine",
+    "measures", "state", "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "checkpoint_files",
+    "checkpoints", "adapters", "reporting", "training", "legacy", "__init__", "backend", "models", "runs", "demo",
+    "interrupts", "cli_options", "inspection", "cli_inspect", "cli_run", "cli", "__main__",
 ]
 # fmt: on
 

@@ -67,3 +67,9 @@ def test_a_time_series_is_a_sequence_of_windows() -> None:
     assert x[0, :, 0].tolist() == [0, 2, 4, 6, 8]
     assert y[:, 0].tolist() == [10, 11]
     assert len(windows) == 20
+
+
+def test_a_time_series_tells_its_configuration() -> None:
+    windows = sequence.TimeseriesGenerator(np.arange(9), np.arange(9), length=3, batch_size=2)
+    assert windows.get_config()["length"] == 3
+    assert '"class_name": "TimeseriesGenerator"' in windows.to_json()

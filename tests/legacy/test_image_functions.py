@@ -227,4 +227,6 @@ def test_arrays_are_saved_by_the_paths_suffix(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.jpg") as image:
         assert image.format == "JPEG"
     assert images.list_pictures(tmp_path) == [str(tmp_path / "a.jpg"), str(tmp_path / "a.png")]
+    assert images.validate_filename(str(tmp_path / "a.png"), ("png",))
+    assert not images.validate_filename(str(tmp_path / "b.png"), ("png",))
     assert images.list_pictures(tmp_path, ext="png") == [str(tmp_path / "a.png")]

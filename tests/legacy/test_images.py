@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from fitstream.errors import FitstreamError, PlanError, SampleError
-from fitstream.legacy.images import DirectoryIterator, ImageDataGenerator, NumpyArrayIterator
+from fitstream.legacy import image_batches
+from fitstream.legacy.images import DirectoryIterator, ImageDataGenerator, Iterator, NumpyArrayIterator
 from fitstream.legacy.sequence import is_sequence
 
 MakePictures = Callable[..., Path]
@@ -54,6 +55,36 @@ def test_loaders_give_the_batches_that_the_iterator_makes_itself(photos: str, ho
             for place, batch in enumerate(loader):
                 assert same(batch, iterator[place])
             iterator.on_epoch_end()
+
+
+def test_several_threads_make_the_same_batch(photos: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = of_photos(photos, batch_size=17)
+    monkeypatch.setattr(image_batches, "available_cores", lambda: 1)
+    expected = [alone[place] for place in range(2)]
+    monkeypatch.setattr(image_batches, "available_cores", lambda: 3)
+    together = of_photos(photos, batch_size=17)
+    assert all(same(together[place], expected[place]) for place in range(2))
+
+
+def test_the_first_bad_sample_is_named_by_whichever_thread(photos: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_batches, "available_cores", lambda: 3)
+    for name in ("cats/004.jpg", "dogs/001.jpg"):
+        Path(photos, name).write_bytes(b"no picture")
+    iterator = of_photos(photos, batch_size=20, shuffle=False)
+    with pytest.raises(SampleError, match=r"cats/004\.jpg"):
+        iterator[0]
+
+
+def test_functions_of_the_program_are_called_in_one_thread(photos: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_batches, "available_cores", lambda: 3)
+    threads = set()
+
+    def note(x: Any) -> Any:
+        threads.add(threading.get_ident())
+        return x
+
+    next(of_photos(photos, ImageDataGenerator(preprocessing_function=note), batch_size=20))
+    assert threads == {threading.get_ident()}
 
 
 def test_next_goes_through_passes_that_differ_and_have_each_sample_once(photos: str) -> None:
@@ -395,3 +426,22 @@ def test_options_that_need_fit_warn_until_it_was_called(photos: str) -> None:
 def test_a_keras_array_iterator_is_made_by_its_class_too() -> None:
     iterator = NumpyArrayIterator(np.zeros((4, 4, 4, 3)), np.arange(4), None, batch_size=2)
     assert iterator[1][1].tolist() == [2, 3]
+
+
+class Squares(Iterator):
+    """An iterator of a program's own over numbers."""
+
+    def _get_batches_of_transformed_samples(self, index_array: Any) -> Any:
+        return np.square(index_array)
+
+
+def test_a_subclass_of_the_plain_iterator_makes_batches_of_places() -> None:
+    squares = Squares(5, 2, False, None)
+    assert [next(squares).tolist() for _ in range(4)] == [[0, 1], [4, 9], [16], [0, 1]]
+    assert squares[2].tolist() == [16]
+    assert next(squares.index_generator).tolist() == [2, 3]
+
+
+def test_a_plain_iterator_may_be_empty() -> None:
+    assert next(Squares(0, 0, False, None)).size == 0
+    assert len(Squares(0, 0, False, None)) == 0

@@ -1,6 +1,6 @@
 """Which samples make which batch of a picture iterator, and how they are made: in the calling thread, or by a loader.
 
-`next(iterator)` and `iterator[i]` make a batch in the thread that asks. `as_dataset()` describes the same batches to
+`next(iterator)` and `iterator[i]` make a batch when they are called. `as_dataset()` describes the same batches to
 fitstream, whose lanes then make them sample by sample, ahead, inside a byte budget. Both run one recipe: decode the
 file (`transforms.decode`), then `_Work`. A sample's random numbers depend on (seed, pass, sample) alone, so all ways
 give the same bytes.
@@ -17,6 +17,8 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator as Iterating
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -29,6 +31,7 @@ from fitstream.errors import PlanError
 from fitstream.legacy.image_files import array_to_img
 from fitstream.legacy.image_targets import Targets
 from fitstream.legacy.sequence import Sequence
+from fitstream.machine import available_cores
 from fitstream.operations import Batch, Decode, Map, Operation
 from fitstream.probe import recipe_of
 from fitstream.sampling import Indices, Order, Shuffle
@@ -41,6 +44,8 @@ __all__ = ["Iterator", "PictureIterator", "SaveTo", "split_of"]
 
 #: What one sample may take of memory where no loader keeps a budget.
 _SAMPLE_LIMIT_BYTES = 2**30
+#: A thread is started for no fewer.
+_LEAST_SAMPLES_A_LANE = 4
 
 
 class Iterator(Sequence):
@@ -52,7 +57,7 @@ class Iterator(Sequence):
         shuffle: Another order each pass.
         seed: Of the orders; None is 0.
     Raises:
-        PlanError: If the batch size or the seed is impossible.
+        PlanError: If the seed is impossible.
 
     Attributes:
         batch_index: Place in the pass of the batch that `next` gives next.
@@ -63,8 +68,6 @@ class Iterator(Sequence):
     white_list_formats = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
 
     def __init__(self, n: int, batch_size: int, shuffle: bool, seed: int | None, **_: Any) -> None:
-        if batch_size < 1:
-            raise PlanError(f"batch_size={batch_size!r} must be a whole number from 1 on.")
         if seed is not None and (seed != int(seed) or seed < 0):
             raise PlanError(f"seed={seed!r} must be None or a whole number from 0 on.")
         self.n = n
@@ -85,7 +88,7 @@ class Iterator(Sequence):
         self.lock = threading.Lock()
 
     def __len__(self) -> int:
-        return (self.n + self.batch_size - 1) // self.batch_size
+        return (self.n + self.batch_size - 1) // self.batch_size if self.n else 0
 
     def __getitem__(self, idx: int) -> Any:
         place = idx + len(self) if idx < 0 else idx
@@ -240,6 +243,8 @@ class PictureIterator(Iterator):
         save_to: SaveTo | None,
     ) -> None:
         super().__init__(n, batch_size, shuffle, seed)
+        if batch_size < 1:
+            raise PlanError(f"batch_size={batch_size!r} must be a whole number from 1 on.")
         self.image_data_generator = generator
         self.data_format = data_format
         self.dtype = dtype
@@ -302,31 +307,58 @@ class PictureIterator(Iterator):
         return self._made(index_array, self.pass_index)
 
     def _made(self, index_array: Indices, pass_index: int) -> Any:
-        """Make these samples here and now.
+        """Make these samples here and now; on all cores, where no function of the program's is called.
 
         Raises:
-            SampleError: If one can't be made.
+            SampleError: If one can't be made: the first one's.
         """
-        source, seed = self._checked_source(), self._order_seed
+        self._checked_source()
+        indices = np.asarray(index_array).tolist()
+        with self._chain() as chain:
+            sample = chain.sample(indices[0], pass_index)
+            structure = Structure(sample)
+            values = [np.asarray(leaf) for leaf in structure.flatten(sample)]
+            leaves = [np.empty((len(indices), *value.shape), value.dtype) for value in values]
+            _place(values, leaves, 0)
+
+        def fill(rows: range) -> None:
+            with self._chain() as chain:
+                for row in rows:
+                    _place(structure.flatten(chain.sample(indices[row], pass_index)), leaves, row)
+                    chain.arena.reset()
+
+        plain = self.image_data_generator is None or getattr(self.image_data_generator, "is_plain", False)
+        lanes = min(available_cores(), len(indices) // _LEAST_SAMPLES_A_LANE) if plain else 1
+        if lanes <= 1:
+            fill(range(1, len(indices)))
+        else:
+            size = -(-len(indices) // lanes)
+            parts = [range(max(1, first), min(first + size, len(indices))) for first in range(0, len(indices), size)]
+            with ThreadPoolExecutor(lanes) as pool:
+                list(pool.map(fill, parts))
+        return self._targets.as_keras_had(structure.build(leaves))
+
+    @contextmanager
+    def _chain(self) -> Iterating[Chain]:
+        """The recipe opened for one thread. Kept for the next one: its memory is in use already."""
+        seed = self._order_seed
         try:
             kept, chain = self._chains.pop()
         except IndexError:
             kept, chain = -1, None
         if chain is None or kept != seed:
             arena = Arena(Allowance(0, _SAMPLE_LIMIT_BYTES, _SAMPLE_LIMIT_BYTES))
-            chain = Chain(recipe_of(source, self._operations(seed)), arena)
-        structure, leaves = None, []
-        for row, index in enumerate(np.asarray(index_array).tolist()):
-            sample = chain.sample(index, pass_index)
-            if structure is None:
-                structure = Structure(sample)
-                shapes = [np.asarray(leaf) for leaf in structure.flatten(sample)]
-                leaves = [np.empty((len(index_array), *leaf.shape), leaf.dtype) for leaf in shapes]
-            for leaf, value in zip(leaves, structure.flatten(sample), strict=True):
-                leaf[row] = value
+            chain = Chain(recipe_of(self._checked_source(), self._operations(seed)), arena)
+        try:
+            yield chain
+        finally:
             chain.arena.reset()
         self._chains.append((seed, chain))
-        return None if structure is None else self._targets.as_keras_had(structure.build(leaves))
+
+
+def _place(values: list[Any], leaves: list[npt.NDArray[Any]], row: int) -> None:
+    for leaf, value in zip(leaves, values, strict=True):
+        leaf[row] = value
 
 
 def split_of(generator: Any, subset: str | None) -> tuple[float, float] | None:

@@ -31,6 +31,7 @@ __all__ = [
     "list_pictures",
     "load_img",
     "save_img",
+    "validate_filename",
 ]
 
 #: Keras's names of colours: Pillow's mode, and channels.
@@ -43,6 +44,7 @@ _RESAMPLING = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+_PICTURES = ("jpg", "jpeg", "bmp", "png", "ppm", "tif", "tiff")
 #: What Keras 1 called the order of axes.
 _OLD_FORMATS = {"tf": "channels_last", "th": "channels_first"}
 
@@ -117,8 +119,6 @@ def load_img(
     color_mode = "grayscale" if grayscale else color_mode
     if color_mode not in COLOR_MODES:
         raise PlanError(f"color_mode={color_mode!r} must be one of {', '.join(map(repr, COLOR_MODES))}.")
-    if interpolation not in _RESAMPLING:
-        raise PlanError(f"interpolation={interpolation!r} must be one of {', '.join(map(repr, _RESAMPLING))}.")
     with Image.open(path) as opened:
         keeps = color_mode == "grayscale" and opened.mode in ("L", "I;16", "I")
         image = opened.copy() if keeps else opened.convert(COLOR_MODES[color_mode][0])
@@ -127,6 +127,8 @@ def load_img(
     height, width = target_size
     if image.size == (width, height):
         return image
+    if interpolation not in _RESAMPLING:
+        raise PlanError(f"interpolation={interpolation!r} must be one of {', '.join(map(repr, _RESAMPLING))}.")
     box = _middle(image.size, width, height) if keep_aspect_ratio else None
     return image.resize((width, height), _RESAMPLING[interpolation], box=box)
 
@@ -197,6 +199,11 @@ def array_to_img(
     return Image.fromarray(np.ascontiguousarray(pixels.astype(np.uint8)))
 
 
+def validate_filename(filename: str, white_list_formats: tuple[str, ...]) -> bool:
+    """Whether a file is there and its name ends as a picture's."""
+    return filename.lower().endswith(tuple(white_list_formats)) and os.path.isfile(filename)
+
+
 def save_img(
     path: str | os.PathLike[str] | BinaryIO,
     x: Any,
@@ -224,7 +231,7 @@ def save_img(
     image.save(path, format=wanted or None, **options)
 
 
-def list_pictures(directory: str | os.PathLike[str], ext: str | tuple[str, ...] = "jpg|jpeg|bmp|png|ppm") -> list[str]:
+def list_pictures(directory: str | os.PathLike[str], ext: str | tuple[str, ...] = _PICTURES) -> list[str]:
     """Paths of all pictures below a folder, sorted.
 
     Args:

@@ -22,11 +22,15 @@ from fitstream.errors import PlanError
 from fitstream.legacy.image_arrays import NumpyArrayIterator
 from fitstream.legacy.image_files import data_format_of, default_dtype
 from fitstream.legacy.image_iterators import DataFrameIterator, DirectoryIterator
-from fitstream.legacy.image_transforms import apply_transform
+from fitstream.legacy.image_ranges import brightness_of, shift_of, zoom_of
+from fitstream.legacy.image_transforms import Scratch, apply_transform
 
 __all__ = ["ImageDataGenerator"]
 
 Picture = npt.NDArray[Any]
+
+_SCRATCH = Scratch()
+_TRANSFORMING = ("random_transform", "get_random_transform", "apply_transform", "standardize")
 
 
 class ImageDataGenerator:
@@ -99,9 +103,9 @@ class ImageDataGenerator:
         self.width_shift_range = width_shift_range
         self.height_shift_range = height_shift_range
         self.shear_range = shear_range
-        self.zoom_range = _zoom(zoom_range)
+        self.zoom_range = zoom_of(zoom_range)
         self.channel_shift_range = channel_shift_range
-        self.brightness_range = _brightness(brightness_range)
+        self.brightness_range = brightness_of(brightness_range)
         self.fill_mode = fill_mode
         self.cval = cval
         self.horizontal_flip = horizontal_flip
@@ -252,8 +256,8 @@ class ImageDataGenerator:
         if rng is None:
             rng = np.random if seed is None else np.random.RandomState(seed)
         theta = rng.uniform(-self.rotation_range, self.rotation_range) if self.rotation_range else 0
-        tx = _shift(rng, self.height_shift_range, img_shape[self.row_axis - 1])
-        ty = _shift(rng, self.width_shift_range, img_shape[self.col_axis - 1])
+        tx = shift_of(rng, self.height_shift_range, img_shape[self.row_axis - 1])
+        ty = shift_of(rng, self.width_shift_range, img_shape[self.col_axis - 1])
         shear = rng.uniform(-self.shear_range, self.shear_range) if self.shear_range else 0
         least, largest = self.zoom_range
         zx, zy = (1, 1) if least == largest == 1 else rng.uniform(least, largest, 2)
@@ -310,6 +314,15 @@ class ImageDataGenerator:
             warnings.warn(told, UserWarning, stacklevel=4)
         return found is not None
 
+    def _overrides(self) -> bool:
+        own, mine = type(self), ImageDataGenerator
+        return any(getattr(own, name) is not getattr(mine, name) for name in _TRANSFORMING)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no code of the program's is called, so that several threads may make pictures."""
+        return not (self.preprocessing_function or self._overrides())
+
     def prepared(self, picture: Picture, rng: np.random.Generator) -> Picture:
         """Transform one picture at random and make it what a model takes.
 
@@ -317,20 +330,32 @@ class ImageDataGenerator:
             picture: In the generator's `data_format`, of any dtype; left as it is.
             rng: What is drawn from.
         Returns:
-            A picture of the generator's dtype.
+            A picture of the generator's dtype. It may lie in memory that this thread's next picture takes.
         """
+        if self._overrides():
+            return self._prepared_by_methods(picture, rng)
+        # A function of the program's may keep what it is given.
+        scratch = None if self.preprocessing_function or self.dtype != "float32" else _SCRATCH
+        parameters = self.get_random_transform(picture.shape, rng=rng)
+        axis = self.channel_axis - 1
+        shown = np.moveaxis(picture, axis, 2)
+        x = apply_transform(shown, parameters, self.fill_mode, self.cval, self.interpolation_order, scratch)
+        if np.may_share_memory(x, picture) or x.dtype != self.dtype:
+            # What follows works in place.
+            taken = np.empty(x.shape, self.dtype) if scratch is None else scratch.take("warped", x.shape)
+            np.copyto(taken, x, casting="unsafe")
+            x = taken
+        return self.standardize(np.moveaxis(x, 2, axis)).astype(self.dtype, copy=False)
+
+    def _prepared_by_methods(self, picture: Picture, rng: np.random.Generator) -> Picture:
         own, mine = type(self), ImageDataGenerator
+        x = picture.astype(self.dtype)
         if own.random_transform is not mine.random_transform:
-            x = self.random_transform(picture.astype(self.dtype))
+            x = self.random_transform(x)
+        elif own.get_random_transform is not mine.get_random_transform:
+            x = self.apply_transform(x, self.get_random_transform(x.shape))
         else:
-            if own.get_random_transform is not mine.get_random_transform:
-                parameters = self.get_random_transform(picture.shape)
-            else:
-                parameters = self.get_random_transform(picture.shape, rng=rng)
-            plain = own.apply_transform is mine.apply_transform
-            x = self.apply_transform(picture if plain else picture.astype(self.dtype), parameters)
-        # A copy where nothing was interpolated: what follows works in place.
-        x = x.astype(self.dtype, copy=np.may_share_memory(x, picture))
+            x = self.apply_transform(x, self.get_random_transform(x.shape, rng=rng))
         return self.standardize(x).astype(self.dtype, copy=False)
 
     def fit(self, x: Any, augment: bool = False, rounds: int = 1, seed: int | None = None) -> None:
@@ -367,30 +392,3 @@ class ImageDataGenerator:
             flat = x.reshape(len(x), -1)
             directions, sizes, _ = np.linalg.svd(flat.T, full_matrices=False)
             self.zca_whitening_matrix = (directions * (np.sqrt(len(x)) / (sizes + self.zca_epsilon))) @ directions.T
-
-
-def _shift(rng: Any, wanted: Any, length: int) -> Any:
-    """Pixels that a picture is moved by."""
-    if not np.any(wanted):
-        return 0
-    if np.ndim(wanted) == 0 and not isinstance(wanted, (int, np.integer)):
-        pixels = rng.uniform(-wanted, wanted)
-    else:
-        pixels = rng.choice(wanted) * rng.choice([-1, 1])
-    return pixels * length if np.max(wanted) < 1 else pixels
-
-
-def _zoom(wanted: Any) -> list[float]:
-    if isinstance(wanted, (int, float, np.number)):
-        return [1 - float(wanted), 1 + float(wanted)]
-    if len(wanted) == 2 and all(isinstance(value, (int, float, np.number)) for value in wanted):
-        return [float(wanted[0]), float(wanted[1])]
-    raise PlanError(f"zoom_range={wanted!r} must be a number, or two: (least, largest).")
-
-
-def _brightness(wanted: Any) -> tuple[float, float] | None:
-    if wanted is None:
-        return None
-    if not isinstance(wanted, (tuple, list)) or len(wanted) != 2:
-        raise PlanError(f"brightness_range={wanted!r} must be two numbers: (least, largest).")
-    return float(wanted[0]), float(wanted[1])

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.errors import PlanError
+from fitstream.legacy.image_files import validate_filename
 from fitstream.legacy.image_targets import Targets, numbers
 
 __all__ = ["Table", "WrongType"]
@@ -105,10 +106,7 @@ class Table:
 
     def _keep_pictures(self, suffixes: tuple[str, ...]) -> None:
         """Leave out rows without a picture's file, and say how many."""
-        there = [
-            path.lower().endswith(suffixes) and os.path.isfile(os.path.join(self._directory, path))
-            for path in self.paths
-        ]
+        there = [validate_filename(os.path.join(self._directory, path), suffixes) for path in self.paths]
         if not all(there):
             missing = self.paths[there.index(False)]
             warnings.warn(

@@ -16,8 +16,9 @@ in Keras, so that `np.random.seed` fixes them.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, final
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from fitstream.errors import PlanError
 
 __all__ = [
     "FILL_MODES",
+    "Scratch",
     "apply_affine_transform",
     "apply_brightness_shift",
     "apply_channel_shift",
@@ -58,6 +60,25 @@ FILL_MODES = {
 _MOST_CHANNELS = 4
 #: Pixels.
 _ROUNDING = 1e-3
+
+
+@final
+class Scratch(threading.local):
+    """Memory for one picture on its way, kept from picture to picture, of each thread its own.
+
+    Fresh memory for each picture costs more than warping it: the system hands it out page by page, each time anew.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, npt.NDArray[np.float32]] = {}
+
+    def take(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """An array of this shape, with anything in it; the next one of this name takes its place."""
+        count = math.prod(shape)
+        kept = self._kept.get(name)
+        if kept is None or kept.size != count:
+            kept = self._kept[name] = np.empty(count, np.float32)
+        return kept.reshape(shape)
 
 
 def as_floating(x: Picture) -> Picture:
@@ -95,7 +116,9 @@ def _matrix(theta: float, tx: float, ty: float, shear: float, zx: float, zy: flo
     return product
 
 
-def warp(x: Picture, parameters: dict[str, Any], fill_mode: str, cval: float, order: int) -> Picture:
+def warp(
+    x: Picture, parameters: dict[str, Any], fill_mode: str, cval: float, order: int, scratch: Scratch | None = None
+) -> Picture:
     """Rotate, shift, shear and zoom about the middle.
 
     Args:
@@ -105,6 +128,7 @@ def warp(x: Picture, parameters: dict[str, Any], fill_mode: str, cval: float, or
         fill_mode: What lies outside, one of `FILL_MODES`.
         cval: Value outside for "constant".
         order: 0 for the nearest pixel, 1 for bilinear, 2 to 5 for cubic interpolation.
+        scratch: What the result may lie in, as float32; None for fresh memory.
     Returns:
         Floating `(height, width, channels)`; `x` itself if nothing is to be done.
     Raises:
@@ -121,18 +145,22 @@ def warp(x: Picture, parameters: dict[str, Any], fill_mode: str, cval: float, or
     height, width = x.shape[:2]
     (a, b, down), (c, d, across), _ = transform_matrix_offset_center(matrix, height, width).tolist()
     border, flags = FILL_MODES[fill_mode], (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC)[min(order, 2)]
-    source = np.ascontiguousarray(as_floating(x))
-    parts = [
-        cv2.warpAffine(
-            source[..., first : first + _MOST_CHANNELS],
-            np.array([[d, c, across], [b, a, down]]),  # OpenCV's points are (column, row)
-            (width, height),
-            flags=flags | cv2.WARP_INVERSE_MAP,
-            borderMode=border,
-        ).reshape(height, width, -1)
-        for first in range(0, x.shape[2], _MOST_CHANNELS)
-    ]
-    warped: Picture = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+    inverse = np.array([[d, c, across], [b, a, down]])  # OpenCV's points are (column, row)
+    options = {"flags": flags | cv2.WARP_INVERSE_MAP, "borderMode": border}
+    warped: Picture
+    if scratch is not None and x.shape[2] <= _MOST_CHANNELS:
+        source, warped = scratch.take("source", x.shape), scratch.take("warped", x.shape)
+        np.copyto(source, x)
+        flat = warped.reshape(height, width) if x.shape[2] == 1 else warped  # as OpenCV gives a single channel
+        written = cv2.warpAffine(source, inverse, (width, height), dst=flat, **options)
+        assert written is flat, "OpenCV did not write in place"
+    else:
+        source = np.ascontiguousarray(as_floating(x))
+        parts = [
+            cv2.warpAffine(source[..., first : first + _MOST_CHANNELS], inverse, (width, height), **options)
+            for first in range(0, x.shape[2], _MOST_CHANNELS)
+        ]
+        warped = np.concatenate([part.reshape(height, width, -1) for part in parts], axis=2)
     if fill_mode == "constant":
         rows, columns = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)
         warped[
@@ -149,7 +177,12 @@ def _outside(places: npt.NDArray[np.float32], length: int) -> npt.NDArray[np.boo
 
 
 def apply_transform(
-    x: Picture, parameters: dict[str, Any], fill_mode: str = "nearest", cval: float = 0.0, order: int = 1
+    x: Picture,
+    parameters: dict[str, Any],
+    fill_mode: str = "nearest",
+    cval: float = 0.0,
+    order: int = 1,
+    scratch: Scratch | None = None,
 ) -> Picture:
     """All transformations of one picture `(height, width, channels)`, in Keras's order.
 
@@ -159,8 +192,9 @@ def apply_transform(
         fill_mode: As in `warp`, like all that follow.
         cval: See there.
         order: See there.
+        scratch: See there.
     """
-    x = warp(x, parameters, fill_mode, cval, order)
+    x = warp(x, parameters, fill_mode, cval, order, scratch)
     if parameters.get("channel_shift_intensity") is not None:
         x = apply_channel_shift(x, parameters["channel_shift_intensity"], 2)
     if parameters.get("flip_horizontal"):

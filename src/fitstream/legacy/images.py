@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from fitstream.legacy.image_arrays import NumpyArrayIterator
 from fitstream.legacy.image_batches import Iterator
-from fitstream.legacy.image_files import array_to_img, img_to_array, list_pictures, load_img, save_img
+from fitstream.legacy.image_files import (
+    array_to_img,
+    img_to_array,
+    list_pictures,
+    load_img,
+    save_img,
+    validate_filename,
+)
 from fitstream.legacy.image_generator import ImageDataGenerator
 from fitstream.legacy.image_iterators import DataFrameIterator, DirectoryIterator
 from fitstream.legacy.image_transforms import (
@@ -49,4 +56,5 @@ __all__ = [
     "random_zoom",
     "save_img",
     "transform_matrix_offset_center",
+    "validate_filename",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fitstream.adapters.class_weights import Weights
@@ -17,7 +17,7 @@ from fitstream.adapters.keras import keras
 from fitstream.adapters.keras_arguments import check_execution, validation_frequency
 from fitstream.adapters.keras_callbacks import end_threads, flat_callbacks
 from fitstream.adapters.keras_data import as_keras_data
-from fitstream.adapters.keras_feed import Feed, FeedCallback, build_for_tensorflow
+from fitstream.adapters.keras_feed import Feed, FeedCallback, build_ahead
 from fitstream.legacy.feed import SupplyFeed, first_leaf
 from fitstream.legacy.keywords import takes_old_keywords
 from fitstream.legacy.opening import Asked, Epochs, Opener, Settings, is_batches, to_count, validation_arrays, whole
@@ -110,14 +110,15 @@ def fit_generator(
         )
         told.follow(feed, other_feed, when)
         opened.callback(end_threads, told)
-        history = _run(model, feed, arrays if other_feed is None else as_keras_data(other_feed), told, when)
+        with _keeping_causes(feed, other_feed):
+            history = _run(model, feed, arrays if other_feed is None else as_keras_data(other_feed), told, when)
         _warn_of_missing(train, feed, "Training stopped there.")
         _warn_of_missing(other, other_feed, "Training stopped there.")
     return history
 
 
 def _run(model: Any, feed: Feed, validation: Any, told: _Told, when: Epochs) -> Any:
-    build_for_tensorflow(model, feed.spec)
+    build_ahead(model, feed.spec)
     return model.fit(
         x=as_keras_data(feed),
         epochs=when.last,
@@ -173,7 +174,9 @@ def evaluate_generator(
     with contextlib.ExitStack() as opened:
         feed = Opener(opened, model, settings, [asked]).open(asked)
         check_execution(model, [feed])
-        result = model.evaluate(as_keras_data(feed), callbacks=_one_run(opened, model, feed, callbacks, verbose))
+        told = _one_run(opened, model, feed, callbacks, verbose)
+        with _keeping_causes(feed):
+            result = model.evaluate(as_keras_data(feed), callbacks=told)
         _warn_of_missing(asked, feed, "The results are over those that came.")
     return result
 
@@ -220,9 +223,22 @@ def predict_generator(
     with contextlib.ExitStack() as opened:
         feed = Opener(opened, model, settings, [asked]).open(asked, predicts=True)
         check_execution(model, [feed])
-        result = model.predict(as_keras_data(feed), callbacks=_one_run(opened, model, feed, callbacks, verbose))
+        told = _one_run(opened, model, feed, callbacks, verbose)
+        with _keeping_causes(feed):
+            result = model.predict(as_keras_data(feed), callbacks=told)
         _warn_of_missing(asked, feed, "The results are of those that came.")
     return result
+
+
+@contextlib.contextmanager
+def _keeping_causes(*feeds: Feed | None) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        for feed in feeds:
+            if isinstance(feed, SupplyFeed):
+                feed.restore_cause(error)
+        raise
 
 
 def _one_run(opened: contextlib.ExitStack, model: Any, feed: Feed, callbacks: Any, verbose: Any) -> Any:

@@ -194,7 +194,7 @@ class Opener:
                     f"{each.steps_name}=, the number of batches of {'an epoch' if each.runs_told else 'the run'}. Only "
                     "a Sequence, with __len__ and __getitem__, can do without."
                 )
-        if any(self._runs_in_one_thread(each.data) for each in asked):
+        if self._runs_in_one_thread(asked[0].data):
             wish = "use_multiprocessing=True" if settings.use_multiprocessing else f"workers={settings.workers}"
             warnings.warn(
                 f"{wish}, but a generator runs once, in one thread: copies of it would give every batch several times. "

@@ -34,7 +34,7 @@ def install_calls(keras: Any, renames: Renames) -> None:
 
 
 def definer(cls: Any, name: str) -> Any:
-    """The class that a method comes from: Keras compares methods with its own classes', so they change there."""
+    """The class that a method comes from. Keras compares methods with its own, so they change there."""
     return next(each for each in cls.__mro__ if name in vars(each))
 
 
