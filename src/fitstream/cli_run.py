@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -34,7 +35,7 @@ def run(keras: str | None, script: Path, arguments: tuple[str, ...]) -> Script:
         click.echo(f"fitstream run: Keras runs on {backend}: {why}.", err=True)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     found = detect(script, read_renames())
-    version = int(keras) if keras else found.keras or 2
+    version: Literal[1, 2] = 1 if keras == "1" or (keras is None and found.keras == 1) else 2
     counts = "samples" if version == 1 else "steps"
     reason = f"--keras {keras}" if keras else found.reason
     other = "" if keras else f" (--keras {3 - version}: {'steps' if version == 1 else 'samples'})"

@@ -192,14 +192,15 @@ def _in_order(tree: Any, ends: _Ends) -> Any:
 
 
 def _renamed(tree: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """Call inputs without names of their own as Keras 3 does: input_1, input_2 are input_layer, input_layer_1."""
+    """Call inputs without names as Keras 3 does: input_1 and input_2 are the first and the second that were made."""
     if len(tree) != len(names) or not all(re.fullmatch(r"input_\d+", name) for name in tree):
         return tree
-    if not all(re.fullmatch(r"input_layer(_\d+)?", name) for name in names):
+    if not all(re.fullmatch(r"(input_layer|keras_tensor)(_\d+)?", name) for name in names):
         return tree
 
     def number(name: str) -> int:
-        return int("0" + name.rpartition("_")[2].removeprefix("layer"))
+        found = re.search(r"\d+$", name)
+        return int(found[0]) if found else 0
 
     return dict(zip(sorted(names, key=number), (tree[name] for name in sorted(tree, key=number)), strict=True))
 

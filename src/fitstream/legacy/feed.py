@@ -123,9 +123,9 @@ class SupplyFeed(Feed):
         run_steps: int | None = None,
         first_pass: int | None = None,
     ) -> None:
-        self._line, self._reader, self._count, self._name = line, reader, count, name
+        self._line, self._reader, self._count = line, reader, count
         self._of_sequence = line.supply.is_sequence
-        self._steps_now = count.steps if count != Count() else self._pass_length()
+        self._steps_now = count.steps if count != Count() else self._line.supply.length()
         line.start(run_steps if self._of_sequence else None, first_pass if self._of_sequence else None)
         try:
             first = reader.read(line.look(), 0)
@@ -136,6 +136,7 @@ class SupplyFeed(Feed):
         self.ended = False
         self.seen_batches = self.seen_samples = 0
         self._samples = 0
+        self._cause: BaseException | None = None
         self._owner = threading.get_ident()
         self._arrived = threading.Condition(self._lock)
 
@@ -153,12 +154,12 @@ class SupplyFeed(Feed):
         if self._of_sequence:
             self._line.supply.finish_pass()
             if self._count == Count():
-                self._steps_now = self._pass_length()
+                self._steps_now = self._line.supply.length()
 
     def start_pass(self, epoch: int) -> None:
         if self._of_sequence:
             if self._count == Count():
-                self._steps_now = self._pass_length()
+                self._steps_now = self._line.supply.length()
             self._line.start(self._steps_now)
         self._begin(object())
 
@@ -207,6 +208,11 @@ class SupplyFeed(Feed):
                 raise self.error
             self._arrived.notify_all()
 
+    def restore_cause(self, error: BaseException) -> None:
+        """Give an error of this feed its cause back: Keras raises what it lets through `from None`."""
+        if error is self.error:
+            error.__cause__ = self._cause
+
     @property
     def open(self) -> bool:
         return True
@@ -244,7 +250,7 @@ class SupplyFeed(Feed):
                 return
             except Exception as error:  # noqa: BLE001
                 # Raised by `expect`, before the step that wants this batch.
-                self.error = error
+                self.error, self._cause = error, error.__cause__
                 return
             self._waiting.append(batch)
             self.seen_batches += 1
@@ -259,12 +265,6 @@ class SupplyFeed(Feed):
     def _end_early(self) -> None:
         self.ended = True
         self._end = self._given + len(self._waiting)
-
-    def _pass_length(self) -> int | None:
-        length = self._line.supply.length()
-        if length == 0:
-            raise PlanError(f"{self._name} has no batches: its length is 0.")
-        return length
 
 
 def first_leaf(batch: Any) -> Any:

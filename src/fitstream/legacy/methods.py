@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fitstream.adapters.class_weights import Weights
@@ -110,7 +110,8 @@ def fit_generator(
         )
         told.follow(feed, other_feed, when)
         opened.callback(end_threads, told)
-        history = _run(model, feed, arrays if other_feed is None else as_keras_data(other_feed), told, when)
+        with _keeping_causes(feed, other_feed):
+            history = _run(model, feed, arrays if other_feed is None else as_keras_data(other_feed), told, when)
         _warn_of_missing(train, feed, "Training stopped there.")
         _warn_of_missing(other, other_feed, "Training stopped there.")
     return history
@@ -173,7 +174,9 @@ def evaluate_generator(
     with contextlib.ExitStack() as opened:
         feed = Opener(opened, model, settings, [asked]).open(asked)
         check_execution(model, [feed])
-        result = model.evaluate(as_keras_data(feed), callbacks=_one_run(opened, model, feed, callbacks, verbose))
+        told = _one_run(opened, model, feed, callbacks, verbose)
+        with _keeping_causes(feed):
+            result = model.evaluate(as_keras_data(feed), callbacks=told)
         _warn_of_missing(asked, feed, "The results are over those that came.")
     return result
 
@@ -220,9 +223,22 @@ def predict_generator(
     with contextlib.ExitStack() as opened:
         feed = Opener(opened, model, settings, [asked]).open(asked, predicts=True)
         check_execution(model, [feed])
-        result = model.predict(as_keras_data(feed), callbacks=_one_run(opened, model, feed, callbacks, verbose))
+        told = _one_run(opened, model, feed, callbacks, verbose)
+        with _keeping_causes(feed):
+            result = model.predict(as_keras_data(feed), callbacks=told)
         _warn_of_missing(asked, feed, "The results are of those that came.")
     return result
+
+
+@contextlib.contextmanager
+def _keeping_causes(*feeds: Feed | None) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        for feed in feeds:
+            if isinstance(feed, SupplyFeed):
+                feed.restore_cause(error)
+        raise
 
 
 def _one_run(opened: contextlib.ExitStack, model: Any, feed: Feed, callbacks: Any, verbose: Any) -> Any:

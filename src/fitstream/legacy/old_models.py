@@ -1,4 +1,4 @@
-"""What models of Keras 1 and 2 did that those of Keras 3 don't: methods, generators in `fit`, names of losses."""
+"""What models of Keras 1 and 2 did that those of Keras 3 don't: methods, rows of HDF5 files, names of losses."""
 
 from __future__ import annotations
 
@@ -13,20 +13,17 @@ import numpy as np
 from fitstream.adapters.keras import keras
 from fitstream.legacy.program import program
 from fitstream.legacy.renames import read_renames
-from fitstream.legacy.sequence import Sequence, is_sequence
+from fitstream.legacy.sequence import Sequence
 from fitstream.legacy.translating import definer
 
 __all__ = ["install"]
-
-#: Arguments of `fit_generator` and its kin that `fit` of TensorFlow's Keras 2 took, also where it had no use for them.
-_QUEUE = ("max_queue_size", "workers", "use_multiprocessing")
 
 
 def install() -> None:
     """Give them to all models."""
     model = keras.Model
     for name in ("fit", "evaluate", "predict"):
-        setattr(model, name, _feeding(getattr(model, name), f"{name}_generator"))
+        setattr(model, name, _slicing(getattr(model, name)))
     definer(model, "compile").compile = _compiling(model.compile)
     keras.Sequential.predict_classes = _predict_classes
     keras.Sequential.predict_proba = _predict_proba
@@ -51,28 +48,26 @@ def _both_ways(original: Any) -> Any:
     return making
 
 
-def _feeding(original: Any, method: str) -> Any:
-    """`fit`, `evaluate` or `predict`, which hand generators and Sequences over to the methods made for them."""
+def _slicing(original: Any) -> Any:
+    """`fit`, `evaluate` or `predict`, for rows of HDF5 files: read a batch at a time."""
     signature = inspect.signature(original)
 
     @functools.wraps(original)
-    def feeding(self: Any, *args: Any, **kwargs: Any) -> Any:
-        queue = {name: kwargs.pop(name) for name in _QUEUE if name in kwargs}
-        given = signature.bind(self, *args, **kwargs).arguments
-        x = given.get("x")
-        if not isinstance(x, keras.utils.PyDataset):
-            if _is_on_disk(x):
-                batch_size = given.get("batch_size") or 32
-                x = _Slices(x, given.get("y"), given.get("sample_weight"), batch_size)
-                given["shuffle"] = bool(given.get("shuffle", True))
-            if hasattr(x, "__next__") or is_sequence(x):
-                target = getattr(self, method)
-                known = inspect.signature(target).parameters
-                left = {name: value for name, value in given.items() if name in known and name != "self"}
-                return target(x, **left, **queue)
-        return original(self, *args, **kwargs)
+    def slicing(self: Any, *args: Any, **kwargs: Any) -> Any:
+        x = args[0] if args else kwargs.get("x")
+        if not _is_on_disk(x):
+            return original(self, *args, **kwargs)
+        given = signature.bind_partial(
+            self, *args, **{one: kwargs[one] for one in kwargs if one in signature.parameters}
+        )
+        told = {**given.arguments, **kwargs}
+        parts = [told.pop(name, None) for name in ("x", "y", "sample_weight")]
+        told["x"] = _Slices(parts, told.pop("batch_size", None) or 32)
+        if "shuffle" in told:
+            told["shuffle"] = bool(told["shuffle"])
+        return original(**told)
 
-    return feeding
+    return slicing
 
 
 def _is_on_disk(x: Any) -> bool:
@@ -84,8 +79,8 @@ def _is_on_disk(x: Any) -> bool:
 class _Slices(Sequence):
     """Rows of arrays that stay on disk, as batches. Shuffling permutes batches, as `shuffle="batch"` did."""
 
-    def __init__(self, x: Any, y: Any, weights: Any, batch_size: int) -> None:
-        self._parts = [part for part in (x, y, weights) if part is not None]
+    def __init__(self, parts: Any, batch_size: int) -> None:
+        self._parts = [part for part in parts if part is not None]
         self._size = batch_size
 
     def __len__(self) -> int:

@@ -150,7 +150,8 @@ class _Importing:
             return self._original(path, globals, locals, fromlist, 0)
         self._original(path)
         # `import tensorflow.keras.layers` binds `tensorflow`; so does `... as layers`, which then asks for attributes.
-        return self._tensorflow("tensorflow", globals, locals, ("keras",))
+        whole = self._tensorflow("tensorflow", globals, locals, ("keras",))
+        return whole if name.startswith("tensorflow.keras") else _Beside(whole)
 
     def _tensorflow(self, name: str, globals: Any, locals: Any, fromlist: Sequence[str] | None) -> Any:  # noqa: A002
         try:
@@ -159,15 +160,31 @@ class _Importing:
             if error.name != "tensorflow":
                 raise
             if fromlist and set(fromlist) <= {"keras"}:
-                inside = SimpleNamespace(keras=importlib.import_module("keras"))
-                return SimpleNamespace(keras=inside.keras, python=inside, contrib=inside)
+                return SimpleNamespace(keras=importlib.import_module("keras"))
             raise OldName(
                 f"`import {name}`",
                 "Install it: fitstream[tensorflow]; or, where the program needs only tf.keras, write `from tensorflow "
                 "import keras`, which fitstream run takes from Keras 3.",
                 "needs TensorFlow, which is not installed",
-            ) from error
+            ) from None
         whole = sys.modules.get("tensorflow")
         if whole is not None and "keras" in sys.modules:
             whole.keras = sys.modules["keras"]  # type: ignore[attr-defined]
         return module
+
+
+@final
+class _Beside:
+    """TensorFlow with Keras 3 as its `python.keras` and `contrib.keras`, where a program imports these.
+
+    TensorFlow itself goes on to use what it has there.
+    """
+
+    def __init__(self, tensorflow: Any) -> None:
+        self._tensorflow = tensorflow
+        inside = SimpleNamespace(keras=tensorflow.keras)
+        inside.api = inside.python = inside
+        self.keras, self.python, self.contrib = tensorflow.keras, inside, inside
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tensorflow, name)

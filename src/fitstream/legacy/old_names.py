@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import sys
 from collections.abc import Callable
 from typing import Any, final
 
@@ -80,9 +81,11 @@ def install_names() -> None:
         module.__getattr__ = _finder(module_name)  # type: ignore[method-assign]
         for name, new in renames.names.get(module_name, {}).items():
             # `import *` takes what is there already; what Keras 3 has under an old name with another meaning goes.
-            if ":" not in new or name in vars(module):
+            if ":" not in new or name in vars(module) or new.partition(":")[0] in sys.modules:
                 with contextlib.suppress(AttributeError, ImportError):
                     setattr(module, name, find(module_name, name))
+        for name in renames.gone.get(module_name, {}):
+            setattr(module, name, find(module_name, name))
 
 
 def _finder(module_name: str) -> Callable[[str], Any]:

@@ -18,7 +18,7 @@ def install() -> None:
     The rate itself stays a variable that callbacks read and set, as in Keras 2: `decay` applies to what each step uses.
     """
     base = keras.optimizers.Optimizer
-    make, step, config = base.__init__, base._backend_update_step, base.get_config
+    make, config = base.__init__, base.get_config
 
     @functools.wraps(make)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
@@ -27,13 +27,8 @@ def install() -> None:
         self.decay = float(decay or 0.0)
         if self.decay:
             program.tell("optimizer decay= -> each step's rate is learning_rate / (1 + decay * iterations)")
-
-    @functools.wraps(step)
-    def _backend_update_step(self: Any, grads: Any, trainable_variables: Any, learning_rate: Any) -> Any:
-        if self.decay:
-            iterations = keras.ops.cast(self.iterations, learning_rate.dtype)
-            learning_rate = learning_rate / (1.0 + self.decay * iterations)
-        return step(self, grads, trainable_variables, learning_rate)
+            # Of this object alone: on PyTorch, classes that are loaded later have a step of their own.
+            self._backend_update_step = _decaying(self, self._backend_update_step)
 
     @functools.wraps(config)
     def get_config(self: Any) -> Any:
@@ -42,7 +37,6 @@ def install() -> None:
 
     __init__.__signature__ = inspect.signature(make)  # type: ignore[attr-defined]
     base.__init__ = __init__
-    base._backend_update_step = _backend_update_step
     base.get_config = get_config
     base.lr = property(_rate, _set_rate)
 
@@ -53,3 +47,12 @@ def _rate(self: Any) -> Any:
 
 def _set_rate(self: Any, value: Any) -> None:
     self.learning_rate = value
+
+
+def _decaying(optimizer: Any, step: Any) -> Any:
+    @functools.wraps(step)
+    def decayed(grads: Any, trainable_variables: Any, learning_rate: Any) -> Any:
+        iterations = keras.ops.cast(optimizer.iterations, learning_rate.dtype)
+        return step(grads, trainable_variables, learning_rate / (1.0 + optimizer.decay * iterations))
+
+    return decayed

@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from pathlib import Path
 from types import FrameType
-from typing import Any, final
+from typing import Any, Literal, final
 
 from fitstream.errors import PlanError
 
@@ -46,7 +46,7 @@ class Program:
     """
 
     def __init__(self) -> None:
-        self.keras = 2
+        self.keras: Literal[1, 2] = 2
         self.tensorflow = False
         self._told: set[str] = set()
 

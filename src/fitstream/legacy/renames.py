@@ -25,6 +25,7 @@ class Call:
     join: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     drop: tuple[str, ...] = ()
     gone: Mapping[str, str] = field(default_factory=dict)
+    always: Mapping[str, Any] = field(default_factory=dict)
     default: Mapping[str, Any] = field(default_factory=dict)
     default1: Mapping[str, Any] = field(default_factory=dict)
     order: tuple[str, ...] = ()

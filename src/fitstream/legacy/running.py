@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
-from typing import final
+from typing import Literal, final
 
 from fitstream.errors import FitstreamError
 from fitstream.legacy import old_modules
@@ -57,7 +57,7 @@ class Script:
 
     path: Path
     arguments: Sequence[str]
-    keras: int
+    keras: Literal[1, 2]
     tensorflow: bool
 
     def __call__(self) -> None:

@@ -135,11 +135,11 @@ def arguments(
                 del new[argument]
     if itself:
         _shape(rules, new)
+    defaults = dict(rules.always)
     if not program.tensorflow:
-        defaults = {**rules.default, **(rules.default1 if program.keras == 1 and itself else {})}
-        taken = positions[: len(args)]
-        new = {**{argument: value for argument, value in defaults.items() if argument not in taken}, **new}
-    return args, new
+        defaults |= {**rules.default, **(rules.default1 if program.keras == 1 and itself else {})}
+    taken = positions[: len(args)]
+    return args, {**{argument: value for argument, value in defaults.items() if argument not in taken}, **new}
 
 
 def _by_position(name: str, rules: Call, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
