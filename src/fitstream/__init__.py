@@ -15,6 +15,7 @@ from fitstream.constructors import (
     from_hdf5,
     from_sequence,
     from_table,
+    from_text,
 )
 from fitstream.dataset import Dataset
 from fitstream.errors import (
@@ -57,6 +58,7 @@ __all__ = [
     "from_hdf5",
     "from_sequence",
     "from_table",
+    "from_text",
     "predict",
     "shard_auto",
 ]

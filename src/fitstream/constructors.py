@@ -10,7 +10,8 @@ import numpy as np
 
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError, SourceError
-from fitstream.operations import Decode
+from fitstream.events import Observer
+from fitstream.operations import Decode, Map
 from fitstream.sources.arrays import ArraySource, SequenceSource
 from fitstream.sources.generators import GeneratorSource
 from fitstream.sources.stored import Axes, open_datasets
@@ -24,6 +25,7 @@ __all__ = [
     "from_hdf5",
     "from_sequence",
     "from_table",
+    "from_text",
 ]
 
 LabelMode = Literal["int", "categorical", "binary", "raw"] | None
@@ -181,6 +183,53 @@ def from_hdf5(
             needs a filter that isn't there, or if lengths differ.
     """
     return Dataset(ArraySource(open_datasets(os.fspath(path), names, axes, allow_outside=allow_outside)))
+
+
+def from_text(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    parse: Callable[..., Any],
+    *,
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    skip_lines: int = 0,
+    keep_empty: bool = False,
+    observers: Sequence[Observer] = (),
+) -> Dataset:
+    r"""Text files; a sample is what a function makes of a line.
+
+    The files are read once to find their lines: 4 or 8 bytes a line, kept in the user's cache folder. Then lines are
+    read in any order. Of compressed files (.gz, .bz2, .xz, .zst) they come in their order alone, as from a generator.
+
+    Args:
+        path: A file, a pattern such as "logs/*.txt", or a list of both, which are laid end to end.
+        parse: `parse(line) -> sample`, called in the lanes with the text of a line without its end. Gets `rng=` if its
+            signature names it. What it raises names the file and the line.
+        encoding: Of the text; a byte order mark is no part of it.
+        errors: What becomes of bytes that are no text: "strict", "replace" or "ignore".
+        skip_lines: Lines at the start of each file that are no samples, such as a header.
+        keep_empty: Whether empty lines are samples; else they are passed over.
+        observers: Called with `IndexProgress` while lines are looked for.
+    Raises:
+        PlanError: If an argument can't be used.
+        SourceError: If a file is missing or can't be read, or there are no lines.
+    Example:
+        >>> open("sums.txt", "w").write("1 2 3\n4 5 9\n")
+        12
+        >>> fs.from_text("sums.txt", lambda line: np.array(line.split(), np.float32))[1]
+        array([4., 5., 9.], dtype=float32)
+    """
+    from fitstream.sources.text import open_text  # late, as above
+
+    source, made = open_text(
+        path,
+        parse,
+        encoding=encoding,
+        errors=errors,
+        skip_lines=skip_lines,
+        keep_empty=keep_empty,
+        observers=observers,
+    )
+    return Dataset(source, (Map.of(made),))
 
 
 def from_sequence(obj: Any) -> Dataset:
