@@ -16,6 +16,7 @@ from fitstream.constructors import (
     from_sequence,
     from_table,
     from_text,
+    from_windows,
 )
 from fitstream.dataset import Dataset
 from fitstream.errors import (
@@ -59,6 +60,7 @@ __all__ = [
     "from_sequence",
     "from_table",
     "from_text",
+    "from_windows",
     "predict",
     "shard_auto",
 ]

@@ -26,9 +26,11 @@ __all__ = [
     "from_sequence",
     "from_table",
     "from_text",
+    "from_windows",
 ]
 
 LabelMode = Literal["int", "categorical", "binary", "raw"] | None
+Target = Literal["next", "sequence"] | None
 ImageSize = int | tuple[int, int] | None
 _MAX_PIXELS = ImageOptions().max_pixels
 
@@ -230,6 +232,59 @@ def from_text(
         observers=observers,
     )
     return Dataset(source, (Map.of(made),))
+
+
+def from_windows(
+    source: Any,
+    length: int,
+    stride: int = 1,
+    *,
+    target: Target = "next",
+    one_hot: bool = False,
+    class_count: int | None = None,
+    alphabet: Sequence[str] | None = None,
+    encoding: str = "utf-8",
+    observers: Sequence[Observer] = (),
+) -> Dataset:
+    """Overlapping windows over a text, a list of tokens or a time series, none of which need fit into memory.
+
+    Args:
+        source: A text file, by its path; a text; whole numbers `(count,)`, which are tokens; or a time series
+            `(count,)` of fractions or `(count, channels)`. Arrays may be in memory, mapped, h5py or zarr datasets, or
+            the path of a `.npy` file. A string that names no file is the text itself.
+        length: Characters, tokens or rows of a window.
+        stride: From the start of a window to that of the next one.
+        target: "next": samples are `(window, next)`, what follows the window. "sequence": `(window, shifted)`, the
+            window one place later, which has the next one for each place. None: windows alone.
+        one_hot: Characters and tokens as float32 `(..., classes)` with a one, instead of int64 numbers.
+        class_count: Different tokens; needed for `one_hot`. With it, others are refused. Characters have their alphabet.
+        alphabet: Characters in the order of their numbers, as `ds.class_names` has them; None for all of the text, sorted.
+        encoding: Of a text file.
+        observers: Called with `IndexProgress` while a text file is read for the first time.
+    Raises:
+        PlanError: If an argument can't be used.
+        SourceError: If the source is empty, shorter than a window, or can't be read, or has other characters.
+    Example:
+        >>> ds = fs.from_windows("to be or not to be", length=3)
+        >>> window, following = ds[0]
+        >>> "".join(ds.class_names[number] for number in window), ds.class_names[following]
+        ('to ', 'b')
+    """
+    from fitstream.sources.windows import open_windows  # late, as above
+
+    return Dataset(
+        open_windows(
+            source,
+            length,
+            stride,
+            target=target,
+            one_hot=one_hot,
+            class_count=class_count,
+            alphabet=alphabet,
+            encoding=encoding,
+            observers=observers,
+        )
+    )
 
 
 def from_sequence(obj: Any) -> Dataset:
