@@ -25,8 +25,8 @@ LAYERS = [
     "sampling", "sources", "transforms", "operations", "batching", "failures", "chain", "budget", "probe", "checking",
     "plan", "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint", "engine", "measures", "state",
     "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "checkpoint_files", "checkpoints", "adapters",
-    "reporting", "training", "legacy", "__init__", "backend", "models", "runs", "demo", "interrupts", "cli_options",
-    "inspection", "cli_inspect", "cli", "__main__",
+    "text", "reporting", "training", "legacy", "__init__", "backend", "models", "runs", "demo", "interrupts",
+    "cli_options", "inspection", "cli_inspect", "cli", "__main__",
 ]
 # fmt: on
 

@@ -34,6 +34,7 @@ from fitstream.plan import Plan
 from fitstream.ranks import shard_auto
 
 if TYPE_CHECKING:
+    from fitstream import text
     from fitstream.checkpoints import Checkpoint
     from fitstream.training import evaluate, fit, predict
 
@@ -63,6 +64,7 @@ __all__ = [
     "from_windows",
     "predict",
     "shard_auto",
+    "text",
 ]
 
 __version__ = "0.1.0"
@@ -79,4 +81,8 @@ def __getattr__(name: str) -> Any:
         from fitstream import training
 
         return getattr(training, name)
+    if name == "text":
+        import fitstream.text
+
+        return fitstream.text
     raise AttributeError(f"module 'fitstream' has no attribute {name!r}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, TypeAlias, final
@@ -143,28 +144,48 @@ def read_rows(
 
 
 def _text(file: BinaryIO, path: str, head: Head) -> Iterator[tuple[list[bytes], npt.NDArray[np.float32]]]:
-    words: list[bytes] = []
-    values: list[tuple[int, list[bytes]]] = []
     limit = _MOST_WORD_BYTES + 64 * head.dimension
     number = 0
     if head.count is not None:
         file.readline()
         number = 1
-    while line := file.readline(limit):
-        number += 1
-        fields = line.rstrip(b" \t\r\n").rsplit(None, head.dimension)
+    while lines := [line for line in (file.readline(limit) for _ in range(_ROWS)) if line]:
+        found = _plain(lines, head.dimension) or _careful(lines, path, number, head.dimension)
+        number += len(lines)
+        if found[0]:
+            yield found
+
+
+def _plain(lines: list[bytes], dimension: int) -> tuple[list[bytes], npt.NDArray[np.float32]] | None:
+    """Read lines that are as they should be, in a tenth of the time; None if one of them isn't."""
+    split = [line.rstrip().partition(b" ") for line in lines]
+    if any(not word or tail.count(b" ") != dimension - 1 for word, _, tail in split):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what is no number is a warning in some versions of NumPy
+            rows = np.fromstring(b" ".join([tail for _, _, tail in split]).decode("ascii"), np.float32, sep=" ")
+    except (ValueError, Warning):
+        return None
+    if rows.size != len(lines) * dimension or not np.isfinite(rows).all():
+        return None
+    return [word for word, _, _ in split], rows.reshape(-1, dimension)
+
+
+def _careful(lines: list[bytes], path: str, before: int, dimension: int) -> tuple[list[bytes], npt.NDArray[np.float32]]:
+    """Read lines of which some are empty, are spaced otherwise, have words with spaces, or are wrong."""
+    words: list[bytes] = []
+    values: list[tuple[int, list[bytes]]] = []
+    for number, line in enumerate(lines, before + 1):
+        fields = line.rsplit(None, dimension)
         if not fields:
-            continue  # an empty line, such as the last
+            continue
         word = fields[0].lstrip(b" ")
-        if len(fields) != head.dimension + 1 or _has_number_at_end(word):
-            raise _wrong_length(path, number, line, head.dimension)
+        if len(fields) != dimension + 1 or _has_number_at_end(word):
+            raise _wrong_length(path, number, line, dimension)
         words.append(word)
         values.append((number, fields[1:]))
-        if len(words) == _ROWS:
-            yield words, _numbers(values, path)
-            words, values = [], []
-    if words:
-        yield words, _numbers(values, path)
+    return words, _numbers(values, path)
 
 
 def _has_number_at_end(word: bytes) -> bool:
