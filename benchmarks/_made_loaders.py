@@ -12,6 +12,7 @@ This file is also the program of the child processes. The job's `inputs`: `count
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import os
@@ -127,6 +128,23 @@ def ours(job: Job, *, workers: Any, processes: int | None) -> Measurement:
     return measure(job, stream, _delivery(job), facts)
 
 
+def sequence(job: Job) -> Measurement:
+    """The way of old programs: batches of a Sequence from worker processes, by Keras 2's class for that."""
+    from fitstream.legacy import OrderedEnqueuer
+
+    count = job.inputs["count"]
+
+    def stream() -> Iterator[Rows]:
+        enqueuer = OrderedEnqueuer(Made(count), use_multiprocessing=True)
+        enqueuer.start(workers=_peers.LANES, memory="1 GB")
+        try:
+            yield from itertools.islice(enqueuer.get(), count)
+        finally:
+            enqueuer.stop()
+
+    return measure(job, stream, _delivery(job))
+
+
 def _peer(key: str, title: str, make: Callable[..., _peers.Stream], *requires: str) -> Contender:
     def run(job: Job) -> Measurement:
         return measure(job, make(Made(job.inputs["count"]), epochs=1), _delivery(job))
@@ -148,6 +166,7 @@ def _ours(key: str, title: str, workers: Any, processes: int | None) -> Contende
 CONTENDERS = (
     Contender("limit", "bare shared ring, 2 processes", shared_ring, ("own",)),
     _ours("fitstream-processes", "fitstream, 2 processes", 2, 2),
+    Contender("fitstream-sequence", "fitstream, an old Sequence, 2 processes", sequence, ("own",), ("fitstream",)),
     _ours("fitstream-threads", "fitstream, 2 threads", 2, 0),
     _ours("fitstream-auto", "fitstream, auto", "auto", None),
     _peer("torch", "PyTorch DataLoader, 2 processes", _peers.torch_batches, "torch"),

@@ -14,7 +14,8 @@ looked at more closely for batches that were overwritten on their way. The memor
 batches, 616 MB for two workers.
 
 How to read. MB are 10^6 bytes. "of the limit" is a loader's rate divided by that of the bare ring of the same round.
-fitstream in two threads moves nothing between processes and is there to compare.
+fitstream in two threads moves nothing between processes and is there to compare. "An old Sequence" is the same through
+`fitstream.legacy.OrderedEnqueuer`, which takes batches of any form; prediction: level with the other way.
 
     python benchmarks/transport.py              # five rounds, about 5 minutes
     python benchmarks/transport.py --quick      # does everything work?
@@ -48,7 +49,7 @@ BENCHMARK = _program.Benchmark(
     inputs=_inputs,
     warm_up=4 * _made_loaders.BATCH,
     units_per_sample=_SAMPLE_MB,
-    comparisons=[("fitstream-processes", _report.BEST_PEER)],
+    comparisons=[("fitstream-processes", _report.BEST_PEER), ("fitstream-sequence", "keras")],
 )
 
 

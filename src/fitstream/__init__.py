@@ -36,6 +36,8 @@ from fitstream.ranks import shard_auto
 if TYPE_CHECKING:
     from fitstream import text
     from fitstream.checkpoints import Checkpoint
+    from fitstream.legacy.methods import evaluate_generator, fit_generator, predict_generator
+    from fitstream.legacy.sequence import Sequence
     from fitstream.training import evaluate, fit, predict
 
 __all__ = [
@@ -47,12 +49,15 @@ __all__ = [
     "Plan",
     "PlanError",
     "SampleError",
+    "Sequence",
     "SourceError",
     "Stalled",
     "StateError",
     "WorkerDied",
     "evaluate",
+    "evaluate_generator",
     "fit",
+    "fit_generator",
     "from_arrays",
     "from_batches",
     "from_folder",
@@ -63,6 +68,7 @@ __all__ = [
     "from_text",
     "from_windows",
     "predict",
+    "predict_generator",
     "shard_auto",
     "text",
 ]
@@ -81,6 +87,14 @@ def __getattr__(name: str) -> Any:
         from fitstream import training
 
         return getattr(training, name)
+    if name in ("evaluate_generator", "fit_generator", "predict_generator"):
+        from fitstream.legacy import methods
+
+        return getattr(methods, name)
+    if name == "Sequence":
+        from fitstream.legacy.sequence import Sequence
+
+        return Sequence
     if name == "text":
         import fitstream.text
 

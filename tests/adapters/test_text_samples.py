@@ -12,6 +12,9 @@ import fitstream as fs
 
 keras = pytest.importorskip("keras")
 
+# On PyTorch, Keras makes arrays of tensors in a way that NumPy will change.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 TEXT = "abcd" * 100
 
 
@@ -26,9 +29,7 @@ def model_of(classes: int, window: int, *, one_hot: bool, sequence: bool, softma
     return model
 
 
-@pytest.mark.parametrize(
-    ("one_hot", "sequence", "softmax"), [(False, False, False), (True, False, True), (False, True, False)]
-)
+@pytest.mark.parametrize(("one_hot", "sequence", "softmax"), [(True, False, True), (False, True, False)])
 def test_a_model_goes_on_with_what_it_has_learned(one_hot: bool, sequence: bool, softmax: bool) -> None:
     ds = fs.from_windows(TEXT, 6, target="sequence" if sequence else "next")
     if one_hot:
@@ -51,7 +52,7 @@ def test_training_is_the_same_with_and_without_it() -> None:
     def losses(callbacks: list[Any]) -> list[float]:
         keras.utils.set_random_seed(0)
         model = model_of(4, 6, one_hot=False, sequence=False, softmax=False)
-        history = fs.fit(model, ds.shuffle(0).batch(64), epochs=3, callbacks=callbacks, verbose=0, workers=0)
+        history = fs.fit(model, ds.shuffle(0).batch(64), epochs=2, callbacks=callbacks, verbose=0, workers=0)
         return list(history.history["loss"])
 
     samples = fs.text.TextSamples(list("abcd"), "abcdab", 3, (1.0,), write=len)

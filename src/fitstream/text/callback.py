@@ -125,7 +125,7 @@ class TextSamples(keras.callbacks.Callback):
     def _logits(self, window: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """What the model gives for the next place, `(temperatures, classes)`."""
         given = np.eye(len(self._alphabet), dtype=np.float32)[window] if self._one_hot else window
-        made = keras.ops.convert_to_numpy(self.model.predict_on_batch(given))
+        made: np.ndarray[Any, Any] = keras.ops.convert_to_numpy(self.model.predict_on_batch(given))
         last = made[:, -1] if made.ndim == 3 else made
         if last.shape != (len(window), len(self._alphabet)):
             raise PlanError(
