@@ -21,12 +21,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Modules and packages from the ground up: each imports only itself and those before it.
 # fmt: off
 LAYERS = [
-    "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "sampling",
-    "sources", "transforms", "buckets", "operations", "batching", "failures", "chain", "padding", "budget", "probe",
-    "checking", "plan", "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint", "engine",
+    "redaction", "errors", "policy", "spec", "machine", "memory", "kept_arrays", "packing", "scratch", "events",
+    "sampling", "sources", "transforms", "buckets", "operations", "batching", "failures", "chain", "padding", "budget",
+    "probe", "checking", "plan", "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint", "engine",
     "measures", "state", "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "checkpoint_files",
-    "checkpoints", "adapters", "reporting", "training", "legacy", "__init__", "backend", "models", "runs", "demo",
-    "interrupts", "cli_options", "inspection", "cli_inspect", "cli_run", "cli", "__main__",
+    "checkpoints", "adapters", "text", "reporting", "training", "legacy", "__init__", "backend", "models", "runs",
+    "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli_run", "cli", "__main__",
 ]
 # fmt: on
 
@@ -54,6 +54,7 @@ LATE = {
     "sklearn": {"demo"},
     "tensorflow": {"adapters.keras_data"},
     "torch": {"adapters.keras_state"},
+    "zstandard": {"sources.text_stream"},
 }
 
 MOST_LINES = 400
