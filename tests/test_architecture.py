@@ -21,10 +21,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Modules and packages from the ground up: each imports only itself and those before it.
 # fmt: off
 LAYERS = [
-    "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "sampling",
-    "sources", "transforms", "operations", "batching", "failures", "chain", "budget", "probe", "checking", "plan",
-    "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint", "engine", "measures", "state",
-    "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "checkpoint_files", "checkpoints", "adapters",
+    "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "permutation",
+    "draws", "sampling", "sources", "transforms", "operations", "batching", "failures", "chain", "budget", "probe", "checking",
+    "plan", "planning", "codes", "plain", "strata", "choosing", "visits", "sampled", "digests", "fingerprint", "engine",
+    "measures", "state", "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "checkpoint_files", "checkpoints", "adapters",
     "reporting", "training", "legacy", "__init__", "backend", "models", "runs", "demo", "interrupts", "cli_options",
     "inspection", "cli_inspect", "cli", "__main__",
 ]

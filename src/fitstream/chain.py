@@ -115,13 +115,16 @@ class Chain:
         if self.reader is not None:
             self.reader.close()
 
-    def sample(self, index: int, pass_index: int, given: Any = None, row: npt.NDArray[Any] | None = None) -> Any:
+    def sample(
+        self, index: int, pass_index: int, given: Any = None, row: npt.NDArray[Any] | None = None, draw: int = 0
+    ) -> Any:
         """Make one sample. Its leaves may live in scratch until `arena.reset()`.
 
         Args:
             index: In the source; for generators, counted from the pass's start.
             given: The raw sample, where it has been read before or the recipe has no source.
             row: Where a picture may be put if decoding is the last stage.
+            draw: Where samples may come more than once in a pass, this one's place in it.
         Raises:
             SampleError: If a stage fails.
         """
@@ -143,7 +146,7 @@ class Chain:
                         self._watch(sample)
                     options: dict[str, Any] = {}
                     if stage.takes_rng:
-                        options["rng"] = sample_rng(self.recipe.seed, place, pass_index, index)
+                        options["rng"] = sample_rng(self.recipe.seed, place, pass_index, index, draw)
                     sample = stage.fn(*sample, **options) if isinstance(sample, tuple) else stage.fn(sample, **options)
             return sample
         except BaseException as error:
@@ -187,6 +190,7 @@ class Filler:
         given: Sequence[Any] | None = None,
         goes_on: Callable[[int], bool] = lambda row: True,
         on_bad: Callable[[int, int, SampleError], None] | None = None,
+        draws: Indices | None = None,
     ) -> None:
         """Make the samples of the rows from `start` on.
 
@@ -198,6 +202,7 @@ class Filler:
             goes_on: Called with each row before its sample is made; the rest is left out once it says no.
             on_bad: Called with the row, its pass and its error where a sample can't be made; then the next one's turn
                 is. None to raise.
+            draws: Place of each row in its pass, `(rows,)`, where samples may come more than once.
         Raises:
             RowError: At the first row that fails, without `on_bad`.
         """
@@ -213,7 +218,8 @@ class Filler:
             row = start + i
             if not goes_on(row):
                 return
-            error = self.fill_row(leaves, row, index, pass_index, None if given is None else given[i])
+            draw = 0 if draws is None else int(draws[i])
+            error = self.fill_row(leaves, row, index, pass_index, None if given is None else given[i], draw)
             if error is None:
                 continue
             if on_bad is None:
@@ -225,7 +231,7 @@ class Filler:
             raise RowError(start, fault)
 
     def fill_row(
-        self, leaves: Sequence[npt.NDArray[Any]], row: int, index: int, pass_index: int, raw: Any = None
+        self, leaves: Sequence[npt.NDArray[Any]], row: int, index: int, pass_index: int, raw: Any = None, draw: int = 0
     ) -> SampleError | None:
         """Make one sample in one row.
 
@@ -234,7 +240,7 @@ class Filler:
         """
         target = leaves[0][row] if self._decodes_last else None
         try:
-            self._place(self.chain.sample(index, pass_index, raw, target), index, row, leaves, target)
+            self._place(self.chain.sample(index, pass_index, raw, target, draw), index, row, leaves, target)
         except SampleError as error:
             # Who keeps the error keeps this frame, which must not keep the batch's memory.
             leaves, target, raw = (), None, None

@@ -7,12 +7,13 @@ Each method returns a new description and reads nothing, except those that say s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 
 from fitstream.batching import BatchOrder
 from fitstream.checking import check_samples
+from fitstream.choosing import chunk_shuffle, class_labels, draw, renewed, split
 from fitstream.errors import PlanError
 from fitstream.events import Observer
 from fitstream.loader import Loader
@@ -22,7 +23,7 @@ from fitstream.plan import Plan
 from fitstream.planning import make_plan
 from fitstream.policy import DEFAULT, OnBadSample, Policy
 from fitstream.probe import probe, sample_order
-from fitstream.sampling import Order, Shard, Shuffle, Split, Take
+from fitstream.sampling import Draw, Order, Shard, Shuffle, Take
 from fitstream.sources.base import Sequential, Source
 
 __all__ = ["Dataset"]
@@ -32,8 +33,8 @@ __all__ = ["Dataset"]
 class Dataset:
     """Samples from a source, and what is done to them. Made by the `fs.from_...` functions.
 
-    Operations go in this order: `take`, `split`, then `shuffle`, then `batch`; `map` anywhere before `batch`; `shard`
-    before `batch` to divide samples, or after it to divide each global batch.
+    Operations go in this order: `take`, `split`, `sample`, then `shuffle`, then `batch`; `map` anywhere before `batch`;
+    `shard` before `batch` to divide samples, or after it to divide each global batch.
     """
 
     __slots__ = ("_operations", "_source", "_whole_batch_size")
@@ -70,13 +71,17 @@ class Dataset:
             raise PlanError("map() works on samples and must come before batch(): write .map(fn).batch(64).")
         return self._with(Map.of(fn))
 
-    def shuffle(self, seed: int = 0) -> Dataset:
+    def shuffle(self, seed: int = 0, *, within: Literal["chunks"] | None = None, window_blocks: int = 8) -> Dataset:
         """Give each pass its own order, a keyed permutation of all samples that is computed and not stored.
 
         Args:
             seed: Equal seeds give equal orders, on every machine. Also seeds random transforms.
+            within: "chunks" for sources that are read in blocks (HDF5 and zarr in chunks, Parquet, tars): the blocks
+                are permuted, and then the samples of each `window_blocks` blocks, so that each block is read once by
+                each lane. Samples of one block stay near each other: see docs/sampling.md for the price.
+            window_blocks: Blocks whose samples are mixed, which each lane keeps in memory.
         Raises:
-            PlanError: If the source has no random access, or batches or another shuffle come before.
+            PlanError: If the source has no random access or no blocks, or batches or another shuffle come before.
         """
         seed = _whole_number(seed, "seed", 0)
         self._must_be_random_access("shuffle()", "Shuffle inside the generator, or put its samples on disk.")
@@ -84,7 +89,14 @@ class Dataset:
             raise PlanError(f"shuffle() must come before batch(): write .shuffle({seed}).batch(64).")
         if self._has(Shuffle):
             raise PlanError("the dataset is shuffled already; one shuffle() gives each pass its own full order.")
-        return self._with(Shuffle(seed))
+        if within is None:
+            return self._with(Shuffle(seed))
+        if within != "chunks":
+            raise PlanError(f'within={within!r} must be "chunks", or None for all samples.')
+        window = _whole_number(window_blocks, "window_blocks", 1)
+        assert isinstance(self._source, Source)
+        source, shuffle = chunk_shuffle(self._source, self._operations, seed, window)
+        return Dataset(source, (*self._operations, shuffle), self._whole_batch_size)
 
     def batch(self, size: int, last: Last = "keep", *, mask: bool = False) -> Dataset:
         """Join samples to batches.
@@ -141,20 +153,38 @@ class Dataset:
         self._must_come_first(f"take({count})")
         return self._with(Take(count))
 
-    def split(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+    def sample(self, count: int, replacement: bool = True, seed: int = 0, *, balance: bool = False) -> Dataset:
+        """Draw samples anew each pass, so that a pass has `count`.
+
+        Args:
+            count: Samples of a pass; with replacement also more than there are.
+            replacement: Whether a sample may come more than once. Random transforms then differ each time.
+            seed: Which samples come.
+            balance: All classes equally often (to one), whatever their sizes.
+        Raises:
+            PlanError: If it comes after `shuffle` or `batch`, there are too few samples, or classes aren't known.
+        """
+        count, seed = _whole_number(count, "count", 1), _whole_number(seed, "seed", 0)
+        self._must_be_random_access("sample()", "Draw inside the generator.")
+        self._must_come_first(f"sample({count})")
+        assert isinstance(self._source, Source)
+        return self._with(draw(self._source, self._operations, count, seed, replacement=replacement, balance=balance))
+
+    def split(self, fraction: float, seed: int = 0, stratify: bool = False) -> tuple[Dataset, Dataset]:
         """Divide the samples at random into two datasets without overlap.
 
         Args:
             fraction: Share of the first, between 0 and 1; rounded to whole samples, at least one on each side.
             seed: Which samples go where.
+            stratify: Give each class the same share on both sides; one of two samples or more is on both.
         Returns:
             `(first, rest)`.
         Raises:
-            PlanError: If it comes after `shuffle` or `batch`, or a side would be empty.
+            PlanError: If it comes after `sample`, `shuffle` or `batch`, a side would be empty, or classes aren't known.
         """
         self._must_be_random_access("split()", "Give the two parts as two generators.")
         self._must_come_first(f"split({fraction})")
-        return self._split(len(self._operations), fraction, seed)
+        return self._split(len(self._operations), fraction, seed, stratify)
 
     def split_off(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Divide for training and validation, before any shuffle and batch that the dataset has.
@@ -168,27 +198,24 @@ class Dataset:
             PlanError: If a side would be empty, or the source has no random access.
         """
         self._must_be_random_access("validation_split", "Give validation_data=.")
-        ordering = (Shuffle, Shard, Batch)
+        ordering = (Draw, Shuffle, Shard, Batch)
         at = next((i for i, one in enumerate(self._operations) if isinstance(one, ordering)), len(self._operations))
         train, validation = self._split(at, 1 - fraction, seed)
         kept = [
             Batch(one.size, "keep", False) if isinstance(one, Batch) and not one.mask else one
             for one in validation._operations
-            if not isinstance(one, Shuffle)
+            if not isinstance(one, (Draw, Shuffle))
         ]
         return train, Dataset(self._source, kept, self._whole_batch_size)
 
-    def _split(self, at: int, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-        if not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
-            raise PlanError(f"fraction={fraction!r} must be between 0 and 1.")
-        seed = _whole_number(seed, "seed", 0)
-        before, after = self._operations[:at], self._operations[at:]
-        count = Dataset(self._source, before)._order().count
-        if count < 2:
-            raise PlanError(f"a dataset of {count} sample can't be split into two.")
-        first = min(count - 1, max(1, round(count * fraction)))
-        parts = [Split(0, first, seed), Split(first, count - first, seed)]
-        one, other = (Dataset(self._source, (*before, part, *after), self._whole_batch_size) for part in parts)
+    def _split(self, at: int, fraction: float, seed: int, stratify: bool = False) -> tuple[Dataset, Dataset]:
+        assert isinstance(self._source, Source)
+        source, before, after = self._source, self._operations[:at], self._operations[at:]
+        parts = split(source, before, fraction, _whole_number(seed, "seed", 0), stratify=stratify)
+        one, other = (
+            Dataset(source, (*before, part, *renewed(source, (*before, part), after)), self._whole_batch_size)
+            for part in parts
+        )
         return one, other
 
     def _must_be_random_access(self, what: str, advice: str) -> None:
@@ -287,11 +314,7 @@ class Dataset:
         Raises:
             PlanError: If the labels aren't known, or aren't whole numbers, one a sample.
         """
-        labels = self._source.labels() if isinstance(self._source, Source) else None
-        if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iub":
-            raise PlanError("class_weights() needs one whole number a sample as label, known without reading samples.")
-        order = self._order()
-        return class_weights(labels[order.indices(0, np.arange(order.count))])
+        return class_weights(class_labels(self._source, self._operations, "class_weights()"))
 
     # Running it.
 

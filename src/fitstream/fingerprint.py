@@ -125,7 +125,8 @@ class Identity:
             self._data = [] if self._is_program else list(self._source_parts())
         source = [next(programs) for _ in plan.source.fingerprint_parts()] if self._is_program else self._data
         chosen = () if order is None else order.selections
-        names = ["shuffle" if isinstance(one, Shuffle) else told(one) for one in chosen]
+        # The seed of a shuffle of all samples is told apart.
+        names = ["shuffle" if isinstance(one, Shuffle) and one.chunks is None else told(one) for one in chosen]
         stages = [
             Part(told(stage), digest(repr(stage.options).encode())) if isinstance(stage, Decode) else next(programs)
             for _, stage in plan.recipe.stages

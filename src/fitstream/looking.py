@@ -39,7 +39,7 @@ def one_sample(source: Source, operations: Sequence[Operation], order: Order, pl
     chain = _chain(source, operations)
     try:
         with chain.arena:
-            return chain.sample(int(order.indices(0, [place])[0]), 0)
+            return chain.sample(int(order.indices(0, [place])[0]), 0, draw=place if order.repeats else 0)
     finally:
         chain.close()
 
@@ -59,7 +59,7 @@ def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows) -> Any:
         layout = Layout(plan.layout.specs, rows.count)
         leaves = layout.leaves(np.zeros(layout.slot_bytes, np.uint8), rows.count)
         try:
-            Filler(chain, plan.structure, plan.specs).fill(leaves, 0, rows.indices, rows.passes)
+            Filler(chain, plan.structure, plan.specs).fill(leaves, 0, rows.indices, rows.passes, draws=rows.draws)
         except RowError as failed:
             raise failed.error from failed.error.__cause__
         if plan.mask:

@@ -90,7 +90,7 @@ def make_plan(
         layout=layout, budget_bytes=budget, memory=budget if memory == "auto" else memory, steps=steps, whole=whole,
         ranks=1 if shard is None else shard.count, lane_count=lane_count, process_count=wanted,
         fixed_lanes=workers != "auto", fixed_processes=processes is not None,
-        **_sizes(source, recipe, first, chunk_rows),
+        **_sizes(source, recipe, first, chunk_rows, order),
     )
     fitted = needs.divide()
     reason += _divided(needs, fitted, where)
@@ -164,7 +164,9 @@ def _budget(memory: int | str) -> int:
     return min(_AUTO_LIMIT_BYTES, available_memory_bytes() // 4) if memory == "auto" else parse_bytes(memory)
 
 
-def _sizes(source: Source | Sequential, recipe: Recipe, first: Probe, chunk_rows: int) -> dict[str, Any]:
+def _sizes(
+    source: Source | Sequential, recipe: Recipe, first: Probe, chunk_rows: int, order: BatchOrder | None
+) -> dict[str, Any]:
     """What the first sample and the source say of memory."""
     index_bytes, memory_bytes = (source.index_bytes, source.memory_bytes) if isinstance(source, Source) else (0, 0)
     return {
@@ -175,7 +177,7 @@ def _sizes(source: Source | Sequential, recipe: Recipe, first: Probe, chunk_rows
         + (source.block_bytes if isinstance(source, Source) else 0),
         "waiting_bytes": chunk_rows * first.raw_bytes,
         "hands_on": bool(recipe.stages),
-        "index_bytes": index_bytes,
+        "index_bytes": index_bytes + (0 if order is None else order.index_bytes),
         "worker_bytes": _WORKER_BYTES + (_CODEC_BYTES if recipe.image_options is not None else 0),
         "result_bytes": first.result_bytes,
         "shared_bytes": memory_bytes,

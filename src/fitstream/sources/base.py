@@ -105,6 +105,14 @@ class Source(ABC):
         """Memory that a lane's reading takes beside the samples, such as blocks of a file that are unpacked whole."""
         return 0
 
+    def block_edges(self) -> Indices | None:
+        """Where each block that is read whole starts, and where the last one ends, `(blocks + 1,)`; None without."""
+        return None
+
+    def keeping(self, block_count: int) -> Source:
+        """The same source, whose readers keep so many blocks. Only asked of those that have blocks."""
+        return self
+
     def path(self, index: int) -> str | None:
         """The file that holds a sample, for errors."""
         return None
