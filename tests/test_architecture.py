@@ -22,11 +22,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # fmt: off
 LAYERS = [
     "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "permutation",
-    "draws", "sampling", "sources", "transforms", "operations", "batching", "failures", "chain", "budget", "probe", "checking",
-    "plan", "planning", "codes", "plain", "strata", "choosing", "visits", "sampled", "digests", "fingerprint", "engine",
-    "measures", "state", "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "checkpoint_files", "checkpoints", "adapters",
-    "reporting", "training", "legacy", "__init__", "backend", "models", "runs", "demo", "interrupts", "cli_options",
-    "inspection", "cli_inspect", "cli", "__main__",
+    "draws", "sampling", "sources", "transforms", "operations", "batching", "failures", "chain", "budget", "probe",
+    "checking", "plan", "planning", "codes", "plain", "strata", "choosing", "visits", "sampled", "digests",
+    "fingerprint", "engine", "measures", "state", "bookmark", "loader", "looking", "dataset", "constructors", "ranks",
+    "checkpoint_files", "checkpoints", "adapters", "reporting", "training", "legacy", "__init__", "backend", "models",
+    "runs", "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli", "__main__",
 ]
 # fmt: on
 

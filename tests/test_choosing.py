@@ -97,7 +97,7 @@ def test_balanced_draws_without_replacement_are_bound_by_the_smallest_class() ->
 
 
 def test_balanced_draws_of_a_part_draw_from_that_part_alone() -> None:
-    train, rest = labelled().split(0.8, stratify=True)
+    train, _ = labelled().split(0.8, stratify=True)
     there = set(train._order().indices(0, np.arange(len(train))).tolist())
     drawn = train.sample(500, balance=True)._order().indices(0, np.arange(500))
     assert set(drawn.tolist()) <= there

@@ -93,6 +93,7 @@ def from_table(
     label_mode: LabelMode = "int",
     classes: Sequence[str] | None = None,
     *,
+    path_to_class: Callable[[str], Any] | None = None,
     allow_outside: bool = False,
     channels: Literal[1, 3, 4] = 3,
     resize: Resize = "stretch",
@@ -105,14 +106,16 @@ def from_table(
 
     Args:
         table: A .csv, .tsv, .json (list of objects), .jsonl or .parquet file; a pandas, polars or pyarrow table; a list
-            of dicts; or a 2-D array whose rows are `[path, label...]`.
-        image: Column of the paths.
-        label: Column of the labels, or several, which become one float32 vector; None for none.
+            of dicts; a 2-D array whose rows are `[path, label...]`; or a list of paths.
+        image: Column of the paths. Columns inside others have dotted paths: "meta.file", "boxes.0.file".
+        label: Column of the labels, or several, which become one float32 vector, as a column of lists of numbers does;
+            None for none.
         root: Folder that relative paths start from; None for the table's own. With a root given, no path leaves it.
         image_size: As in `from_folder`.
         label_mode: "int" | "categorical" | "binary" | "raw" | None, as in `from_folder`; "raw" keeps numbers as they
             are.
         classes: Names of the classes in label order; None for all, sorted.
+        path_to_class: Function of a path as the table has it that gives its class, for tables without labels.
         allow_outside: Let paths leave the root.
         channels: As in `from_folder`, like all that follow.
         resize: See there.
@@ -129,11 +132,12 @@ def from_table(
     source = read_table(
         table,
         image=image,
-        label="" if label is None else label,
+        label="label" if label is None else label,  # whose mode decides
         root=root,
-        label_mode=None if label is None else label_mode,
+        label_mode=None if label is None and path_to_class is None else label_mode,
         classes=classes,
         allow_outside=allow_outside,
+        path_to_class=path_to_class,
     )
     return Dataset(source, (Decode(options),))
 
