@@ -21,12 +21,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Modules and packages from the ground up: each imports only itself and those before it.
 # fmt: off
 LAYERS = [
-    "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "permutation",
-    "draws", "sampling", "sources", "transforms", "operations", "batching", "failures", "chain", "budget", "probe",
-    "checking", "plan", "planning", "codes", "plain", "strata", "choosing", "visits", "sampled", "digests",
-    "fingerprint", "engine", "measures", "state", "bookmark", "loader", "looking", "dataset", "constructors", "ranks",
-    "checkpoint_files", "checkpoints", "adapters", "reporting", "training", "legacy", "__init__", "backend", "models",
-    "runs", "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli", "__main__",
+    "redaction", "errors", "policy", "spec", "machine", "memory", "kept_arrays", "packing", "scratch", "events",
+    "permutation", "draws", "sampling", "sources", "transforms", "operations", "batching", "failures", "chain",
+    "budget", "probe", "checking", "plan", "planning", "codes", "plain", "strata", "choosing", "visits", "sampled",
+    "digests", "fingerprint", "engine", "measures", "state", "bookmark", "loader", "looking", "dataset", "constructors",
+    "stored_constructors", "ranks", "checkpoint_files", "checkpoints", "adapters", "reporting", "training", "legacy",
+    "__init__", "backend", "models", "runs", "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli",
+    "__main__",
 ]
 # fmt: on
 
@@ -54,6 +55,7 @@ LATE = {
     "sklearn": {"demo"},
     "tensorflow": {"adapters.keras_data"},
     "torch": {"adapters.keras_state"},
+    "zstandard": {"sources.text_stream"},
 }
 
 MOST_LINES = 400

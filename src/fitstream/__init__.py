@@ -15,6 +15,8 @@ from fitstream.constructors import (
     from_hdf5,
     from_sequence,
     from_table,
+    from_text,
+    from_windows,
 )
 from fitstream.dataset import Dataset
 from fitstream.errors import (
@@ -57,6 +59,8 @@ __all__ = [
     "from_hdf5",
     "from_sequence",
     "from_table",
+    "from_text",
+    "from_windows",
     "predict",
     "shard_auto",
 ]

@@ -221,7 +221,8 @@ class Dataset:
     def _must_be_random_access(self, what: str, advice: str) -> None:
         if isinstance(self._source, Sequential):
             raise PlanError(
-                f"{what} needs samples that can be read in any order, but these come from a generator. {advice}"
+                f"{what} needs samples that can be read in any order, but these {self._source.why}. "
+                f"{self._source.remedy or advice}"
             )
 
     def _must_come_first(self, call: str) -> None:
