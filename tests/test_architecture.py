@@ -22,7 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # fmt: off
 LAYERS = [
     "redaction", "errors", "policy", "spec", "machine", "memory", "kept_arrays", "packing", "scratch", "events",
-    "permutation", "draws", "sampling", "sources", "transforms", "operations", "batching", "failures", "chain",
+    "permutation", "draws", "sampling", "sources", "transforms", "operations", "batching", "failures", "finite", "chain",
     "budget", "probe", "checking", "plan", "planning", "codes", "plain", "strata", "choosing", "visits", "sampled",
     "digests", "fingerprint", "engine", "measures", "state", "bookmark", "loader", "looking", "dataset", "constructors",
     "stored_constructors", "ranks", "checkpoint_files", "checkpoints", "adapters", "reporting", "training", "legacy",

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fitstream.errors import SampleError
 from fitstream.failures import RowError, is_ctrl_c, sample_error
+from fitstream.finite import check_finite, is_finite
 from fitstream.operations import Decode, Map
 from fitstream.sampling import Indices, sample_rng
 from fitstream.scratch import Arena
@@ -93,6 +94,7 @@ class Chain:
     def __init__(self, recipe: Recipe, arena: Arena, watch: Callable[[Any], None] | None = None) -> None:
         self._watch = watch
         self._borrows = recipe.source is not None and recipe.source.borrows
+        self._checks_finite = recipe.source is not None and recipe.source.checks_finite
         maps = (number for number, (_, stage) in enumerate(recipe.stages, 1) if isinstance(stage, Map))
         self._first_map = next(maps, 0)
         self.recipe = recipe
@@ -131,6 +133,8 @@ class Chain:
         stage_name = "read"
         try:
             sample = given if given is not None or self.reader is None else self.reader.read(index, self.arena)
+            if self._checks_finite and pass_index == 0:
+                check_finite(sample)
             for number, (place, stage, decoder) in enumerate(self._stages, 1):
                 stage_name = stage.name
                 if decoder is not None:
@@ -177,6 +181,7 @@ class Filler:
         self._specs = specs
         stages, source = chain.recipe.stages, chain.recipe.source
         self._gather = chain.reader.gather if chain.reader is not None and not stages else None
+        self._checks_finite = source is not None and source.checks_finite
         many = source is not None and source.fetches_many
         self._read_many = chain.reader.read_many if chain.reader is not None and many else None
         self._decodes_last = bool(stages) and isinstance(stages[-1][1], Decode)
@@ -209,7 +214,8 @@ class Filler:
         fault: SampleError | None = None
         if self._gather is not None:
             done, fault = self._gather_rows(self._gather, leaves, start, indices)
-            if done:
+            # What isn't finite is found and told row by row.
+            if done and not (self._checks_finite and 0 in passes and self._has_odd(leaves, start, len(indices))):
                 return
         if given is None and fault is None and self._read_many is not None:
             given, fault = self._fetch(self._read_many, indices)
@@ -259,6 +265,9 @@ class Filler:
             if is_ctrl_c(error):
                 raise
             return False, self._read_together_failed(error, indices)
+
+    def _has_odd(self, leaves: Sequence[npt.NDArray[Any]], start: int, rows: int) -> bool:
+        return not all(is_finite(leaf[start : start + rows]) for leaf in leaves[: len(self._specs)])
 
     def _fetch(
         self, read_many: Callable[[Indices], Sequence[Any]], indices: Indices

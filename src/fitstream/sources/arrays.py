@@ -32,11 +32,12 @@ class ArraySource(Source):
 
     Args:
         tree: A NumPy array, `np.memmap`, h5py Dataset, zarr Array, list of numbers, or a tuple or dict of them.
+        allow_nan: Don't look for NaN and infinity.
     Raises:
         SourceError: If an array has no rows or no numbers, or the lengths differ.
     """
 
-    def __init__(self, tree: Any) -> None:
+    def __init__(self, tree: Any, *, allow_nan: bool = False) -> None:
         self.structure = Structure(tree)
         if self.structure.leaf_count == 0:
             raise SourceError("from_arrays got no array: the tuple or dict is empty.")
@@ -53,6 +54,7 @@ class ArraySource(Source):
             raise SourceError("the arrays have no rows, so there is nothing to feed.")
         if max(lengths) > _MOST_ROWS:
             raise SourceError(f"the arrays declare {max(lengths):,} rows, and up to 2^60 can be put in an order.")
+        self.checks_finite = not allow_nan and any(array.dtype.kind in "fc" for array in self.arrays)
         self.fetches_many = any(isinstance(array, StoredArray) for array in self.arrays)
         self.copies_many = not all(_is_plain(array) for array in self.arrays if isinstance(array, np.ndarray))
 

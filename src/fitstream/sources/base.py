@@ -73,6 +73,8 @@ class Source(ABC):
     class_names: list[str] | None = None
     #: Whether what is read belongs to someone else, so that functions must be given copies.
     borrows = False
+    #: Whether NaN and infinity in what is read are errors, looked for in the first pass.
+    checks_finite = False
     #: Whether samples can be read many at a time (`Reader.read_many`). A lane then holds the raw samples of a chunk.
     fetches_many = False
     #: Whether many samples at a time are read through a copy of them.
