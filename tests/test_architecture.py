@@ -51,7 +51,7 @@ LATE = {
     "hdf5plugin": {"sources.stored"},
     "matplotlib": {"reporting.history"},
     "psutil": {"machine"},
-    "pyarrow": {"sources.table_files"},
+    "pyarrow": {"sources.parquet", "sources.table_files"},
     "sklearn": {"demo"},
     "tensorflow": {"adapters.keras_data"},
     "torch": {"adapters.keras_state"},

@@ -299,12 +299,18 @@ def from_windows(
 def from_sequence(obj: Any) -> Dataset:
     """Samples of anything with `__len__` and `__getitem__`: a list, a PyTorch Dataset, a Hugging Face dataset.
 
+    The rows of a pyarrow Table or RecordBatch are dicts of numbers and arrays.
+
     Args:
         obj: The object; lanes call it from several threads at once. Where it has `__getitems__`, which takes a list of
             places and returns as many samples in a list, several samples are read in one call.
     Raises:
         SourceError: If it is empty or has no random access.
     """
+    if type(obj).__module__.startswith("pyarrow.") and hasattr(obj, "schema") and hasattr(obj, "take"):
+        from fitstream.sources.arrow import ArrowRows  # late, as above
+
+        obj = ArrowRows(obj)  # whose own places are columns
     return Dataset(SequenceSource(obj))
 
 

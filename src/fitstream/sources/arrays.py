@@ -5,6 +5,7 @@ Arrays are never copied as a whole: a lane takes the rows of a chunk in one call
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, final
@@ -17,7 +18,8 @@ from fitstream.memory import is_mapped
 from fitstream.sampling import Indices
 from fitstream.scratch import Arena
 from fitstream.sources.base import Reader, Source
-from fitstream.sources.stored import ReadAhead, StoredArray
+from fitstream.sources.read_ahead import ReadAhead
+from fitstream.sources.stored import StoredArray
 from fitstream.spec import Structure
 
 __all__ = ["ArraySource", "SequenceSource"]
@@ -75,6 +77,19 @@ class ArraySource(Source):
     @property
     def memory_bytes(self) -> int:
         return sum(_own_bytes(a) for a in self.arrays if isinstance(a, np.ndarray) and not is_mapped(a))
+
+    def block_edges(self) -> Indices | None:
+        """Of the array whose rows are largest, of those that are stored in blocks."""
+        stored = [array for array in self.arrays if isinstance(array, StoredArray) and array.block_rows]
+        if not stored:
+            return None
+        largest = max(stored, key=lambda array: math.prod(array.shape[1:]) * array.dtype.itemsize)
+        return np.append(np.arange(0, len(self), largest.block_rows), len(self))
+
+    def keeping(self, block_count: int) -> ArraySource:
+        kept = copy.copy(self)
+        kept.arrays = [one.keeping(block_count) if isinstance(one, StoredArray) else one for one in self.arrays]
+        return kept
 
     def labels(self) -> npt.NDArray[np.generic] | None:
         """The second part, where samples are tuples of at least two and it is in memory, mapped, or small."""
