@@ -22,9 +22,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # fmt: off
 LAYERS = [
     "redaction", "errors", "policy", "spec", "machine", "memory", "kept_arrays", "packing", "scratch", "events",
-    "sampling", "sources", "transforms", "buckets", "operations", "batching", "failures", "chain", "padding", "budget",
-    "probe", "checking", "plan", "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint", "engine",
-    "measures", "state", "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "checkpoint_files",
+    "permutation", "draws", "sampling", "sources", "transforms", "buckets", "operations", "batching", "failures",
+    "finite", "chain", "filler", "padding", "budget", "probe", "checking", "plan", "planning", "codes", "plain",
+    "strata", "choosing", "visits", "sampled", "digests", "fingerprint", "engine", "measures", "state", "bookmark",
+    "loader", "looking", "described", "dataset", "constructors", "stored_constructors", "ranks", "checkpoint_files",
     "checkpoints", "adapters", "text", "reporting", "training", "legacy", "__init__", "backend", "models", "runs",
     "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli_run", "cli", "__main__",
 ]
@@ -50,7 +51,7 @@ LATE = {
     "hdf5plugin": {"sources.stored"},
     "matplotlib": {"reporting.history"},
     "psutil": {"machine"},
-    "pyarrow": {"sources.table_files"},
+    "pyarrow": {"sources.parquet", "sources.table_files"},
     "sklearn": {"demo"},
     "tensorflow": {"adapters.keras_data"},
     "torch": {"adapters.keras_state"},

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import fitstream as fs
-from fitstream.chain import Chain, Filler, Recipe
+from fitstream.chain import Chain, Recipe
+from fitstream.filler import Filler
 from fitstream.failures import RowError
 from fitstream.operations import Map
 from fitstream.scratch import Allowance, Arena

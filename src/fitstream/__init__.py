@@ -32,6 +32,7 @@ from fitstream.errors import (
 from fitstream.loader import Loader
 from fitstream.plan import Plan
 from fitstream.ranks import shard_auto
+from fitstream.stored_constructors import from_parquet
 
 if TYPE_CHECKING:
     from fitstream import text
@@ -63,6 +64,7 @@ __all__ = [
     "from_folder",
     "from_generator",
     "from_hdf5",
+    "from_parquet",
     "from_sequence",
     "from_table",
     "from_text",

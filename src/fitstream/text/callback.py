@@ -136,4 +136,5 @@ class TextSamples(keras.callbacks.Callback):
         if self._from_logits:
             return last
         with np.errstate(divide="ignore"):  # a probability of 0 is a logit of minus infinity
-            return np.log(last)
+            logits: np.ndarray[Any, Any] = np.log(last)
+        return logits
