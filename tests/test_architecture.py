@@ -21,12 +21,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Modules and packages from the ground up: each imports only itself and those before it.
 # fmt: off
 LAYERS = [
-    "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "sampling",
-    "sources", "transforms", "operations", "batching", "failures", "chain", "budget", "probe", "checking", "plan",
-    "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint", "engine", "measures", "state",
-    "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "checkpoint_files", "checkpoints", "adapters",
-    "reporting", "training", "legacy", "__init__", "backend", "models", "runs", "demo", "interrupts", "cli_options",
-    "inspection", "cli_inspect", "cli", "__main__",
+    "redaction", "errors", "policy", "spec", "machine", "memory", "kept_arrays", "packing", "scratch", "events",
+    "sampling", "sources", "transforms", "buckets", "operations", "batching", "failures", "chain", "padding", "budget",
+    "probe", "checking", "plan", "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint", "engine",
+    "measures", "state", "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "checkpoint_files",
+    "checkpoints", "adapters", "text", "reporting", "training", "legacy", "__init__", "backend", "models", "runs",
+    "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli_run", "cli", "__main__",
 ]
 # fmt: on
 
@@ -35,10 +35,10 @@ UPWARDS = {("loader", "adapters")}
 
 #: Imports from outside the standard library: who may, and whether at the top of the file or only inside a function.
 TOP = {
-    "PIL": {"transforms.pillow"},
-    "click": {"cli", "cli_inspect", "cli_options"},
-    "cv2": {"transforms.resize"},
-    "keras": {"adapters.keras", "models", "reporting.progress", "runs"},
+    "PIL": {"legacy.image_files", "transforms.pillow"},
+    "click": {"cli", "cli_inspect", "cli_options", "cli_run"},
+    "cv2": {"legacy.image_transforms", "transforms.resize"},
+    "keras": {"adapters.keras", "legacy.keras_kept", "models", "reporting.progress", "runs"},
     "rich": {"reporting.line", "reporting.progress"},
     "simplejpeg": {"transforms.decode"},
 }
@@ -46,7 +46,7 @@ LATE = {
     "PIL": {"demo"},
     "cloudpickle": {"engine.sending"},
     "cv2": {"engine.codecs"},
-    "h5py": {"sources.hdf5"},
+    "h5py": {"legacy.old_files", "legacy.old_names", "sources.hdf5"},
     "hdf5plugin": {"sources.stored"},
     "matplotlib": {"reporting.history"},
     "psutil": {"machine"},
@@ -54,6 +54,7 @@ LATE = {
     "sklearn": {"demo"},
     "tensorflow": {"adapters.keras_data"},
     "torch": {"adapters.keras_state"},
+    "zstandard": {"sources.text_stream"},
 }
 
 MOST_LINES = 400

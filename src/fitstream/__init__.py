@@ -15,6 +15,8 @@ from fitstream.constructors import (
     from_hdf5,
     from_sequence,
     from_table,
+    from_text,
+    from_windows,
 )
 from fitstream.dataset import Dataset
 from fitstream.errors import (
@@ -32,6 +34,7 @@ from fitstream.plan import Plan
 from fitstream.ranks import shard_auto
 
 if TYPE_CHECKING:
+    from fitstream import text
     from fitstream.checkpoints import Checkpoint
     from fitstream.legacy.methods import evaluate_generator, fit_generator, predict_generator
     from fitstream.legacy.sequence import Sequence
@@ -62,9 +65,12 @@ __all__ = [
     "from_hdf5",
     "from_sequence",
     "from_table",
+    "from_text",
+    "from_windows",
     "predict",
     "predict_generator",
     "shard_auto",
+    "text",
 ]
 
 __version__ = "0.1.0"
@@ -89,4 +95,8 @@ def __getattr__(name: str) -> Any:
         from fitstream.legacy.sequence import Sequence
 
         return Sequence
+    if name == "text":
+        import fitstream.text
+
+        return fitstream.text
     raise AttributeError(f"module 'fitstream' has no attribute {name!r}")

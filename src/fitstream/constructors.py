@@ -10,7 +10,8 @@ import numpy as np
 
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError, SourceError
-from fitstream.operations import Decode
+from fitstream.events import Observer
+from fitstream.operations import Decode, Map
 from fitstream.sources.arrays import ArraySource, SequenceSource
 from fitstream.sources.generators import GeneratorSource
 from fitstream.sources.stored import Axes, open_datasets
@@ -24,9 +25,12 @@ __all__ = [
     "from_hdf5",
     "from_sequence",
     "from_table",
+    "from_text",
+    "from_windows",
 ]
 
 LabelMode = Literal["int", "categorical", "binary", "raw"] | None
+Target = Literal["next", "sequence"] | None
 ImageSize = int | tuple[int, int] | None
 _MAX_PIXELS = ImageOptions().max_pixels
 
@@ -181,6 +185,107 @@ def from_hdf5(
             needs a filter that isn't there, or if lengths differ.
     """
     return Dataset(ArraySource(open_datasets(os.fspath(path), names, axes, allow_outside=allow_outside)))
+
+
+def from_text(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    parse: Callable[..., Any],
+    *,
+    encoding: str = "utf-8",
+    errors: str = "strict",
+    skip_lines: int = 0,
+    keep_empty: bool = False,
+    observers: Sequence[Observer] = (),
+) -> Dataset:
+    r"""Text files; a sample is what a function makes of a line.
+
+    The files are read once to find their lines: 4 or 8 bytes a line, kept in the user's cache folder. Then lines are
+    read in any order. Of compressed files (.gz, .bz2, .xz, .zst) they come in their order alone, as from a generator.
+
+    Args:
+        path: A file, a pattern such as "logs/*.txt", or a list of both, which are laid end to end.
+        parse: `parse(line) -> sample`, called in the lanes with the text of a line without its end. Gets `rng=` if its
+            signature names it. What it raises names the file and the line.
+        encoding: Of the text; a byte order mark is no part of it.
+        errors: What becomes of bytes that are no text: "strict", "replace" or "ignore".
+        skip_lines: Lines at the start of each file that are no samples, such as a header.
+        keep_empty: Whether empty lines are samples; else they are passed over.
+        observers: Called with `IndexProgress` while lines are looked for.
+    Raises:
+        PlanError: If an argument can't be used.
+        SourceError: If a file is missing or can't be read, or there are no lines.
+    Example:
+        >>> open("sums.txt", "w").write("1 2 3\n4 5 9\n")
+        12
+        >>> fs.from_text("sums.txt", lambda line: np.array(line.split(), np.float32))[1]
+        array([4., 5., 9.], dtype=float32)
+    """
+    from fitstream.sources.text import open_text  # late, as above
+
+    source, made = open_text(
+        path,
+        parse,
+        encoding=encoding,
+        errors=errors,
+        skip_lines=skip_lines,
+        keep_empty=keep_empty,
+        observers=observers,
+    )
+    return Dataset(source, (Map.of(made),))
+
+
+def from_windows(
+    source: Any,
+    length: int,
+    stride: int = 1,
+    *,
+    target: Target = "next",
+    one_hot: bool = False,
+    class_count: int | None = None,
+    alphabet: Sequence[str] | None = None,
+    encoding: str = "utf-8",
+    observers: Sequence[Observer] = (),
+) -> Dataset:
+    """Overlapping windows over a text, a list of tokens or a time series, none of which need fit into memory.
+
+    Args:
+        source: A text file, by its path; a text; whole numbers `(count,)`, which are tokens; or a time series
+            `(count,)` of fractions or `(count, channels)`. Arrays may be in memory, mapped, h5py or zarr datasets, or
+            the path of a `.npy` file. A string that names no file is the text itself.
+        length: Characters, tokens or rows of a window.
+        stride: From the start of a window to that of the next one.
+        target: "next": samples are `(window, next)`, what follows the window. "sequence": `(window, shifted)`, the
+            window one place later, which has the next one for each place. None: windows alone.
+        one_hot: Characters and tokens as float32 `(..., classes)` with a one, instead of int64 numbers.
+        class_count: Number of different tokens; needed for `one_hot`. With it, others are refused.
+        alphabet: Characters of a text in the order of their numbers; None for all that are there, sorted.
+            `ds.class_names` has them.
+        encoding: Of a text file.
+        observers: Called with `IndexProgress` while a text file is read for the first time.
+    Raises:
+        PlanError: If an argument can't be used.
+        SourceError: If the source is empty, shorter than a window, or can't be read, or has other characters.
+    Example:
+        >>> ds = fs.from_windows("to be or not to be", length=3)
+        >>> window, following = ds[0]
+        >>> "".join(ds.class_names[number] for number in window), ds.class_names[following]
+        ('to ', 'b')
+    """
+    from fitstream.sources.windows import open_windows  # late, as above
+
+    return Dataset(
+        open_windows(
+            source,
+            length,
+            stride,
+            target=target,
+            one_hot=one_hot,
+            class_count=class_count,
+            alphabet=alphabet,
+            encoding=encoding,
+            observers=observers,
+        )
+    )
 
 
 def from_sequence(obj: Any) -> Dataset:

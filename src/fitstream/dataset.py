@@ -21,7 +21,7 @@ from fitstream.operations import Batch, Last, Map, Operation, told
 from fitstream.plan import Plan
 from fitstream.planning import make_plan
 from fitstream.policy import DEFAULT, OnBadSample, Policy
-from fitstream.probe import probe, sample_order
+from fitstream.probe import batch_order, probe, sample_order
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
 from fitstream.sources.base import Sequential, Source
 
@@ -86,7 +86,16 @@ class Dataset:
             raise PlanError("the dataset is shuffled already; one shuffle() gives each pass its own full order.")
         return self._with(Shuffle(seed))
 
-    def batch(self, size: int, last: Last = "keep", *, mask: bool = False) -> Dataset:
+    def batch(
+        self,
+        size: int,
+        last: Last = "keep",
+        *,
+        mask: bool = False,
+        pad: bool | Sequence[int | str] = False,
+        max_length: int | None = None,
+        bucket_by: Callable[..., int] | Sequence[int] | None = None,
+    ) -> Dataset:
         """Join samples to batches.
 
         Args:
@@ -95,18 +104,29 @@ class Dataset:
                 "wrap" into the next pass (batch k of epoch e holds the samples from `(e * len + k) * size` on, of the
                 passes laid end to end).
             mask: Add a last part, float32 `(batch,)`, that is 1 for samples and 0 for padding; Keras takes it as
-                sample weights when samples are `(x, y)`.
+                sample weights when samples are `(x, y)`. With `pad`, float32 `(batch, length)`: 1 where the first array
+                that is padded has numbers of a sample.
+            pad: Samples differ in length: pad each array's first axis with zeros at its end, up to the longest in the
+                batch. True for all arrays, or the parts, by key or place: `pad=["tokens"]`, `pad=[0]`.
+            max_length: The longest that a sample may be, where they are padded; memory is planned for it. None for the
+                largest that `bucket_by` says.
+            bucket_by: Join samples of like length: a function that tells a sample's length, called as a map's would be
+                (when the plan is made, every sample is made once for it), or one number a sample of the source. Of
+                every 64 batches of the shuffled order the samples are sorted by length; the batches come shuffled.
         Raises:
             PlanError: If the size isn't positive, the policy unknown, or the dataset batched already.
         """
         size = _whole_number(size, "batch size", 1)
+        max_length = None if max_length is None else _whole_number(max_length, "max_length", 1)
         if last not in ("keep", "drop", "pad", "wrap"):
             raise PlanError(f'last={last!r} must be "keep", "drop", "pad" or "wrap".')
         if self._has(Batch) or self._whole_batch_size is not None:
             raise PlanError("the dataset gives batches already; call batch() once, and not after from_batches().")
         if last == "wrap":
             self._must_be_random_access('batch(last="wrap")', 'Use "keep", "drop" or "pad".')
-        return self._with(Batch(size, last, mask))
+        if bucket_by is not None:
+            self._must_be_random_access("batch(bucket_by=)", "Use pad=True with max_length=.")
+        return self._with(Batch.padding(size, last, mask, pad, max_length, bucket_by))
 
     def shard(self, index: int, count: int) -> Dataset:
         """Keep one rank's part.
@@ -194,7 +214,8 @@ class Dataset:
     def _must_be_random_access(self, what: str, advice: str) -> None:
         if isinstance(self._source, Sequential):
             raise PlanError(
-                f"{what} needs samples that can be read in any order, but these come from a generator. {advice}"
+                f"{what} needs samples that can be read in any order, but these {self._source.why}. "
+                f"{self._source.remedy or advice}"
             )
 
     def _must_come_first(self, call: str) -> None:
@@ -214,7 +235,8 @@ class Dataset:
 
     def _batch_order(self, batch: Batch) -> BatchOrder:
         last = self._operations[-1]
-        return BatchOrder(self._order(), batch.size, batch.last, last if isinstance(last, Shard) else None)
+        assert isinstance(self._source, Source)
+        return batch_order(self._source, self._operations, batch, last if isinstance(last, Shard) else None)
 
     @property
     def batched(self) -> bool:

@@ -12,6 +12,7 @@ from fitstream.batching import Rows
 from fitstream.chain import Chain, Filler
 from fitstream.failures import RowError
 from fitstream.operations import Operation
+from fitstream.padding import trim
 from fitstream.plan import Plan
 from fitstream.probe import check_least, recipe_of
 from fitstream.sampling import Order
@@ -57,11 +58,15 @@ def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows) -> Any:
     chain = _chain(plan.source, operations)
     try:
         layout = Layout(plan.layout.specs, rows.count)
-        leaves = layout.leaves(np.zeros(layout.slot_bytes, np.uint8), rows.count)
+        slot = np.zeros(layout.slot_bytes, np.uint8)
+        leaves = layout.leaves(slot, rows.count)
         try:
-            Filler(chain, plan.structure, plan.specs).fill(leaves, 0, rows.indices, rows.passes)
+            Filler(chain, plan.structure, plan.specs, plan.padded).fill(leaves, 0, rows.indices, rows.passes)
         except RowError as failed:
             raise failed.error from failed.error.__cause__
+        if plan.padded:
+            lengths = trim(leaves, rows.count, plan.padded, mask=plan.mask)
+            return plan.batch_structure.build(layout.leaves(slot, rows.count, lengths))
         if plan.mask:
             leaves[-1][: len(rows.indices)] = 1
         return plan.batch_structure.build(leaves)

@@ -30,7 +30,7 @@ from fitstream.adapters.keras_arguments import (
 from fitstream.adapters.keras_callbacks import end_threads, flat_callbacks
 from fitstream.adapters.keras_checkpoint import Keeper, KeptCallbacks, open_keeper
 from fitstream.adapters.keras_data import as_keras_data
-from fitstream.adapters.keras_feed import FeedCallback, build_for_tensorflow
+from fitstream.adapters.keras_feed import FeedCallback, build_ahead
 from fitstream.adapters.keras_inputs import (
     Batches,
     Running,
@@ -134,7 +134,7 @@ def fit(
             count = count_validations(epochs, initial_epoch, validation_freq)
             check_repeats(other_feed, "validation_data", "validation_steps", validation_steps, count)
         check_execution(model, [feed, other_feed])
-        build_for_tensorflow(model, feed.spec)
+        build_ahead(model, feed.spec)
         keeper = open_keeper(opened, checkpoint, model, (feed, other_feed), epochs, flat_callbacks(callbacks))
         start = (initial_epoch, 0) if keeper is None or keeper.start is None else keeper.start
         progress = _progress(opened, verbose, feed, other_feed, epochs, *start)

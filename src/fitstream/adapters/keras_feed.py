@@ -30,7 +30,7 @@ from fitstream.adapters.class_weights import ClassWeights, Weights, map_tree
 from fitstream.adapters.keras import keras
 from fitstream.errors import LoaderClosed
 
-__all__ = ["Feed", "FeedCallback", "build_for_tensorflow"]
+__all__ = ["Feed", "FeedCallback", "build_ahead"]
 
 
 class Feed(ABC):
@@ -240,23 +240,33 @@ class FeedCallback(keras.callbacks.Callback):
 _PASS_OVER = object()
 
 
-def build_for_tensorflow(model: Any, spec: Any) -> None:
-    """Build an unbuilt model and its optimizer on TensorFlow, where Keras does so in the first step only.
+def build_ahead(model: Any, spec: Any) -> None:
+    """Build an unbuilt model, and its optimizer on TensorFlow, where Keras does so in the first step only.
 
-    On JAX and PyTorch Keras builds before training, and callbacks such as BackupAndRestore need that.
+    On JAX and PyTorch Keras builds before training (callbacks such as BackupAndRestore need that), but for the shapes
+    of one batch: where batches differ in length, later ones wouldn't fit.
 
     Args:
         model: A compiled model.
         spec: Tree of `ArraySpec` of its batches.
     """
-    if keras.backend.backend() != "tensorflow":
-        return
     x = spec[0] if isinstance(spec, tuple) else spec
+    if keras.backend.backend() != "tensorflow":
+        lengths = [None in leaf.shape[1:] for leaf in keras.tree.flatten(x)]
+        if any(lengths) and not model.built:
+            _build(model, x)
+        return
     with model.distribute_strategy.scope():
-        if not model.built:
-            try:
-                model(map_tree(lambda leaf: keras.KerasTensor(leaf.shape, leaf.dtype.name), x))
-            except Exception:  # noqa: BLE001
-                return  # Not every model can be called without data; Keras builds such a one in the first step.
+        if not model.built and not _build(model, x):
+            return
         if isinstance(model.optimizer, keras.optimizers.Optimizer) and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
+
+
+def _build(model: Any, x: Any) -> bool:
+    """Whether a model could be called without data; Keras builds others in the first step."""
+    try:
+        model(map_tree(lambda leaf: keras.KerasTensor((None, *leaf.shape[1:]), leaf.dtype.name), x))
+    except Exception:  # noqa: BLE001  a program's own model may raise anything
+        return False
+    return True

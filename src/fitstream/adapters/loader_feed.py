@@ -20,6 +20,9 @@ from fitstream.spec import ArraySpec
 
 __all__ = ["LoaderFeed"]
 
+#: Of an axis that batches differ in: long enough for what a model is built with.
+_BLANK_LENGTH = 64
+
 
 @final
 class LoaderFeed(Feed):
@@ -158,7 +161,10 @@ class LoaderFeed(Feed):
 
     def blank(self) -> Any:
         rows = self.loader.plan.batch_size
-        return map_tree(lambda leaf: np.zeros((rows, *leaf.shape[1:]), leaf.dtype), self.spec)
+        return map_tree(
+            lambda leaf: np.zeros((rows, *(_BLANK_LENGTH if n is None else n for n in leaf.shape[1:])), leaf.dtype),
+            self.spec,
+        )
 
     def _next(self, run: object) -> Any:
         with self._lock:

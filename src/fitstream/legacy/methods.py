@@ -17,7 +17,7 @@ from fitstream.adapters.keras import keras
 from fitstream.adapters.keras_arguments import check_execution, validation_frequency
 from fitstream.adapters.keras_callbacks import end_threads, flat_callbacks
 from fitstream.adapters.keras_data import as_keras_data
-from fitstream.adapters.keras_feed import Feed, FeedCallback, build_for_tensorflow
+from fitstream.adapters.keras_feed import Feed, FeedCallback, build_ahead
 from fitstream.legacy.feed import SupplyFeed, first_leaf
 from fitstream.legacy.keywords import takes_old_keywords
 from fitstream.legacy.opening import Asked, Epochs, Opener, Settings, is_batches, to_count, validation_arrays, whole
@@ -118,7 +118,7 @@ def fit_generator(
 
 
 def _run(model: Any, feed: Feed, validation: Any, told: _Told, when: Epochs) -> Any:
-    build_for_tensorflow(model, feed.spec)
+    build_ahead(model, feed.spec)
     return model.fit(
         x=as_keras_data(feed),
         epochs=when.last,

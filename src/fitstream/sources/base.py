@@ -151,6 +151,10 @@ class Sequential(ABC):
     """Samples that come one after another: a generator. Run by one thread of the main process, never copied."""
 
     class_names: list[str] | None = None
+    #: Why they can't be read in another order, after "samples that".
+    why: str = "come from a generator"
+    #: What to do about it, where that doesn't depend on what is asked for.
+    remedy: str | None = None
 
     @property
     @abstractmethod
