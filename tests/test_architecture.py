@@ -23,10 +23,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "sampling",
     "sources", "transforms", "operations", "batching", "failures", "chain", "budget", "probe", "checking", "plan",
-    "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint", "engine", "measures", "state",
-    "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "checkpoint_files", "checkpoints", "adapters",
-    "reporting", "training", "legacy", "__init__", "backend", "models", "runs", "demo", "interrupts", "cli_options",
-    "inspection", "cli_inspect", "cli", "__main__",
+    "finishing", "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint", "engine", "measures",
+    "state", "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "checkpoint_files", "checkpoints",
+    "adapters", "reporting", "training", "legacy", "__init__", "backend", "models", "runs", "demo", "interrupts",
+    "cli_options", "inspection", "cli_inspect", "cli", "__main__",
 ]
 # fmt: on
 
@@ -37,7 +37,7 @@ UPWARDS = {("loader", "adapters")}
 TOP = {
     "PIL": {"transforms.pillow"},
     "click": {"cli", "cli_inspect", "cli_options"},
-    "cv2": {"transforms.resize"},
+    "cv2": {"transforms.colors", "transforms.geometry", "transforms.mixing", "transforms.resize"},
     "keras": {"adapters.keras", "models", "reporting.progress", "runs"},
     "rich": {"reporting.line", "reporting.progress"},
     "simplejpeg": {"transforms.decode"},

@@ -17,7 +17,7 @@ from fitstream.errors import PlanError
 from fitstream.events import Observer
 from fitstream.loader import Loader
 from fitstream.looking import SAMPLE_LIMIT_BYTES, class_weights, one_batch, one_sample
-from fitstream.operations import Batch, Last, Map, Operation, told
+from fitstream.operations import Batch, Last, Map, Operation, told, with_map_batch
 from fitstream.plan import Plan
 from fitstream.planning import make_plan
 from fitstream.policy import DEFAULT, OnBadSample, Policy
@@ -107,6 +107,19 @@ class Dataset:
         if last == "wrap":
             self._must_be_random_access('batch(last="wrap")', 'Use "keep", "drop" or "pad".')
         return self._with(Batch(size, last, mask))
+
+    def map_batch(self, fn: Callable[..., Any]) -> Dataset:
+        """Call a function for each finished batch, in the thread that takes the batch: it should be fast.
+
+        Args:
+            fn: Called as `map` does, with arrays `(batch, ...)` of the samples, without padding and mask. It changes
+                them in place, or returns others of the same shapes and dtypes, which are copied. `rng` is seeded by
+                (seed, pass, place in the chain, step). Of a batch that is sharded it sees its rank's part.
+        Raises:
+            PlanError: If it isn't callable, or comes before `batch`.
+        """
+        operations = with_map_batch(self._operations, fn, batched=self.batched)
+        return Dataset(self._source, operations, self._whole_batch_size)
 
     def shard(self, index: int, count: int) -> Dataset:
         """Keep one rank's part.
@@ -262,7 +275,7 @@ class Dataset:
             raise IndexError(f"index {index} is out of range: there are {count}.")
         batch = self._batch
         if batch is not None:
-            return one_batch(self.plan(workers=0), self._operations, self._batch_order(batch).rows(0, place))
+            return one_batch(self.plan(workers=0), self._operations, self._batch_order(batch).rows(0, place), place)
         assert isinstance(self._source, Source)
         return one_sample(self._source, self._operations, self._order(), place)
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fitstream.batching import Rows
 from fitstream.chain import Chain, Filler
 from fitstream.failures import RowError
+from fitstream.finishing import finish
 from fitstream.operations import Operation
 from fitstream.plan import Plan
 from fitstream.probe import check_least, recipe_of
@@ -44,13 +45,14 @@ def one_sample(source: Source, operations: Sequence[Operation], order: Order, pl
         chain.close()
 
 
-def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows) -> Any:
+def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows, step: int) -> Any:
     """A batch of pass 0.
 
     Args:
         plan: What a loader would run.
         operations: What is done to samples.
         rows: The batch's.
+        step: Its place in the pass.
     Raises:
         SampleError: If a sample can't be made.
     """
@@ -64,6 +66,7 @@ def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows) -> Any:
             raise failed.error from failed.error.__cause__
         if plan.mask:
             leaves[-1][: len(rows.indices)] = 1
+        finish(plan, leaves, len(rows.indices), 0, step)
         return plan.batch_structure.build(leaves)
     finally:
         chain.close()

@@ -13,7 +13,7 @@ import numpy as np
 
 from fitstream.chain import Chain, Recipe, whole_rows
 from fitstream.errors import FitstreamError, PlanError, SampleError
-from fitstream.operations import Batch, Decode, Map, Operation
+from fitstream.operations import Batch, Operation, stages_of
 from fitstream.packing import TooBig, Unpackable, pack_samples
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
@@ -25,9 +25,8 @@ __all__ = ["Probe", "check_least", "probe", "recipe_of", "sample_order"]
 
 def recipe_of(source: Source | Sequential, operations: Sequence[Operation]) -> Recipe:
     """What a lane does to make samples of a dataset."""
-    stages = [operation for operation in operations if isinstance(operation, (Decode, Map))]
     seed = next((operation.seed for operation in operations if isinstance(operation, Shuffle)), 0)
-    return Recipe(source if isinstance(source, Source) else None, tuple(enumerate(stages)), seed)
+    return Recipe(source if isinstance(source, Source) else None, stages_of(operations), seed)
 
 
 def sample_order(source: Source, operations: Sequence[Operation]) -> Order:
