@@ -24,9 +24,9 @@ LAYERS = [
     "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "sampling",
     "sources", "transforms", "operations", "batching", "failures", "chain", "budget", "probe", "checking", "plan",
     "finishing", "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint", "engine", "measures",
-    "state", "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "checkpoint_files", "checkpoints",
-    "adapters", "reporting", "training", "legacy", "__init__", "backend", "models", "runs", "demo", "interrupts",
-    "cli_options", "inspection", "cli_inspect", "cli", "__main__",
+    "state", "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "devices", "datasets",
+    "checkpoint_files", "checkpoints", "adapters", "reporting", "training", "legacy", "__init__", "backend",
+    "models", "runs", "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli", "__main__",
 ]
 # fmt: on
 
@@ -44,6 +44,9 @@ TOP = {
 }
 LATE = {
     "PIL": {"demo"},
+    "pooch": {"datasets.fetch"},
+    "requests": {"datasets.fetch"},
+    "rich": {"datasets.fetch"},
     "cloudpickle": {"engine.sending"},
     "cv2": {"engine.codecs"},
     "h5py": {"sources.hdf5"},
@@ -51,7 +54,7 @@ LATE = {
     "matplotlib": {"reporting.history"},
     "psutil": {"machine"},
     "pyarrow": {"sources.table_files"},
-    "sklearn": {"demo"},
+    "sklearn": {"datasets.ready", "demo"},
     "tensorflow": {"adapters.keras_data"},
     "torch": {"adapters.keras_state"},
 }

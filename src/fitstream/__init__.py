@@ -18,6 +18,7 @@ from fitstream.constructors import (
 )
 from fitstream.dataset import Dataset
 from fitstream.errors import (
+    DeviceError,
     FitstreamError,
     LoaderClosed,
     PlanError,
@@ -32,12 +33,14 @@ from fitstream.plan import Plan
 from fitstream.ranks import shard_auto
 
 if TYPE_CHECKING:
+    from fitstream import datasets, devices
     from fitstream.checkpoints import Checkpoint
     from fitstream.training import evaluate, fit, predict
 
 __all__ = [
     "Checkpoint",
     "Dataset",
+    "DeviceError",
     "FitstreamError",
     "Loader",
     "LoaderClosed",
@@ -48,6 +51,8 @@ __all__ = [
     "Stalled",
     "StateError",
     "WorkerDied",
+    "datasets",
+    "devices",
     "evaluate",
     "fit",
     "from_arrays",
@@ -75,4 +80,8 @@ def __getattr__(name: str) -> Any:
         from fitstream import training
 
         return getattr(training, name)
+    if name in ("datasets", "devices"):
+        import importlib
+
+        return importlib.import_module(f"fitstream.{name}")
     raise AttributeError(f"module 'fitstream' has no attribute {name!r}")

@@ -237,7 +237,7 @@ def test_parts_of_a_dict_go_by_name() -> None:
 
 
 def test_a_mask_of_another_size_is_told() -> None:
-    with pytest.raises(ValueError, match="part 1 is 10 x 24 .* part 0 is 20 x 24"):
+    with pytest.raises(ValueError, match=r"part 1 is 10 x 24 .* part 0 is 20 x 24"):
         Augment([RandomFlip()], ("image", "mask"))(picture(), picture()[:10, :, 0], rng=rng())
 
 
