@@ -22,11 +22,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # fmt: off
 LAYERS = [
     "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "sampling",
-    "sources", "transforms", "operations", "batching", "failures", "chain", "budget", "probe", "checking", "plan",
-    "finishing", "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint", "engine", "measures",
-    "state", "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "devices", "datasets",
-    "checkpoint_files", "checkpoints", "adapters", "reporting", "training", "legacy", "__init__", "backend",
-    "models", "runs", "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli", "__main__",
+    "sources", "transforms", "buckets", "operations", "batching", "failures", "chain", "padding", "budget", "probe",
+    "checking", "plan", "finishing", "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint",
+    "engine", "measures", "state", "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "devices",
+    "datasets", "checkpoint_files", "checkpoints", "adapters", "reporting", "training", "legacy", "__init__",
+    "backend", "models", "runs", "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli_run", "cli",
+    "__main__",
 ]
 # fmt: on
 
@@ -35,10 +36,16 @@ UPWARDS = {("loader", "adapters")}
 
 #: Imports from outside the standard library: who may, and whether at the top of the file or only inside a function.
 TOP = {
-    "PIL": {"transforms.pillow"},
-    "click": {"cli", "cli_inspect", "cli_options"},
-    "cv2": {"transforms.colors", "transforms.geometry", "transforms.mixing", "transforms.resize"},
-    "keras": {"adapters.keras", "models", "reporting.progress", "runs"},
+    "PIL": {"legacy.image_files", "transforms.pillow"},
+    "click": {"cli", "cli_inspect", "cli_options", "cli_run"},
+    "cv2": {
+        "legacy.image_transforms",
+        "transforms.colors",
+        "transforms.geometry",
+        "transforms.mixing",
+        "transforms.resize",
+    },
+    "keras": {"adapters.keras", "legacy.keras_kept", "models", "reporting.progress", "runs"},
     "rich": {"reporting.line", "reporting.progress"},
     "simplejpeg": {"transforms.decode"},
 }
@@ -49,7 +56,7 @@ LATE = {
     "rich": {"datasets.fetch"},
     "cloudpickle": {"engine.sending"},
     "cv2": {"engine.codecs"},
-    "h5py": {"sources.hdf5"},
+    "h5py": {"legacy.old_files", "legacy.old_names", "sources.hdf5"},
     "hdf5plugin": {"sources.stored"},
     "matplotlib": {"reporting.history"},
     "psutil": {"machine"},

@@ -35,6 +35,8 @@ from fitstream.ranks import shard_auto
 if TYPE_CHECKING:
     from fitstream import datasets, devices
     from fitstream.checkpoints import Checkpoint
+    from fitstream.legacy.methods import evaluate_generator, fit_generator, predict_generator
+    from fitstream.legacy.sequence import Sequence
     from fitstream.training import evaluate, fit, predict
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "SampleError",
+    "Sequence",
     "SourceError",
     "Stalled",
     "StateError",
@@ -54,7 +57,9 @@ __all__ = [
     "datasets",
     "devices",
     "evaluate",
+    "evaluate_generator",
     "fit",
+    "fit_generator",
     "from_arrays",
     "from_batches",
     "from_folder",
@@ -63,6 +68,7 @@ __all__ = [
     "from_sequence",
     "from_table",
     "predict",
+    "predict_generator",
     "shard_auto",
 ]
 
@@ -84,4 +90,12 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         return importlib.import_module(f"fitstream.{name}")
+    if name in ("evaluate_generator", "fit_generator", "predict_generator"):
+        from fitstream.legacy import methods
+
+        return getattr(methods, name)
+    if name == "Sequence":
+        from fitstream.legacy.sequence import Sequence
+
+        return Sequence
     raise AttributeError(f"module 'fitstream' has no attribute {name!r}")

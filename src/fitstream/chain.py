@@ -21,10 +21,10 @@ from fitstream.operations import Decode, Map
 from fitstream.sampling import Indices, sample_rng
 from fitstream.scratch import Arena
 from fitstream.sources.base import Source
-from fitstream.spec import ArraySpec, Structure, array_spec, copied
+from fitstream.spec import ArraySpec, Structure, array_spec, copied, whole_rows
 from fitstream.transforms.images import ImageOptions
 
-__all__ = ["Chain", "Filler", "Recipe", "Tally", "whole_rows"]
+__all__ = ["Chain", "Filler", "Recipe", "Tally"]
 
 
 @final
@@ -170,14 +170,18 @@ class Filler:
         chain: The lane's chain.
         structure: Tree of a sample.
         specs: Spec of each leaf of a sample (without the batch axis).
+        padded: Numbers of the leaves whose first axis may be shorter; the last leaf of a batch takes their lengths.
     """
 
-    def __init__(self, chain: Chain, structure: Structure, specs: Sequence[ArraySpec]) -> None:
+    def __init__(
+        self, chain: Chain, structure: Structure, specs: Sequence[ArraySpec], padded: Sequence[int] = ()
+    ) -> None:
         self.chain = chain
         self._structure = structure
         self._specs = specs
+        self._padded = padded
         stages, source = chain.recipe.stages, chain.recipe.source
-        self._gather = chain.reader.gather if chain.reader is not None and not stages else None
+        self._gather = chain.reader.gather if chain.reader is not None and not (stages or padded) else None
         many = source is not None and source.fetches_many
         self._read_many = chain.reader.read_many if chain.reader is not None and many else None
         self._decodes_last = bool(stages) and isinstance(stages[-1][1], Decode)
@@ -285,16 +289,30 @@ class Filler:
             for number, value in enumerate(self._structure.flatten(sample)):
                 if value is target and target is not None:
                     continue
-                leaves[number][row] = self._checked(value, number)
+                if number in self._padded:
+                    self._place_padded(self._checked(value, number), number, row, leaves)
+                else:
+                    leaves[number][row] = self._checked(value, number)
         except Exception as error:  # noqa: BLE001  an array's own reading may raise anything
             raise self.chain.failure(_Misfit(str(error)), index, "batch") from None
+
+    def _place_padded(self, value: Any, number: int, row: int, leaves: Sequence[npt.NDArray[Any]]) -> None:
+        length, target = len(value), leaves[number][row]
+        target[:length] = value
+        target[length:] = 0
+        leaves[-1][row, self._padded.index(number)] = length
 
     def _checked(self, value: Any, number: int) -> Any:
         spec = self._specs[number]
         if not isinstance(value, (np.ndarray, np.generic)):
             value = np.asarray(value)
-        if value.shape != spec.shape:
+        if value.shape != spec.shape and not (number in self._padded and _is_shorter(value.shape, spec.shape)):
             where, advice = self._structure.names[number], _shape_advice(value.shape, spec.shape)
+            if number in self._padded and value.shape[1:] == spec.shape[1:]:
+                raise ValueError(
+                    f"its array{where} has length {value.shape[0]}, but batch(pad=...) has room for {spec.shape[0]}. "
+                    f"Use max_length={value.shape[0]} or more, or cut samples in a map"
+                )
             raise ValueError(f"its array{where} has shape {value.shape}, but {spec.shape} in the first sample{advice}")
         if (
             value.dtype is not spec.dtype
@@ -357,17 +375,8 @@ class _ReadTogether(Exception):
     """Samples that could be read one by one, but not many at a time. The message is for people."""
 
 
-def whole_rows(values: Sequence[npt.NDArray[Any]], names: Sequence[str]) -> int:
-    """The number of samples of a finished batch.
-
-    Raises:
-        ValueError: If its arrays have no rows, or differing numbers of them.
-    """
-    lengths = {value.shape[0] if value.ndim else -1 for value in values}
-    if len(lengths) != 1 or min(lengths) <= 0:
-        told = ", ".join(f"{name or 'array'}: {value.shape}" for name, value in zip(names, values, strict=True))
-        raise ValueError(f"the arrays of a batch need first axes of one length above 0, but have the shapes {told}")
-    return int(lengths.pop())
+def _is_shorter(shape: tuple[int, ...], most: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(most) and shape[1:] == most[1:] and shape[0] <= (most[0] or 0)
 
 
 def _shape_advice(shape: tuple[int, ...], first: tuple[int | None, ...]) -> str:

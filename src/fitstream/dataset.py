@@ -17,11 +17,11 @@ from fitstream.errors import PlanError
 from fitstream.events import Observer
 from fitstream.loader import Loader
 from fitstream.looking import SAMPLE_LIMIT_BYTES, class_weights, one_batch, one_sample
-from fitstream.operations import Batch, Last, Map, Operation, told, with_map_batch
+from fitstream.operations import Batch, Last, Map, Operation, told, whole_number, with_map_batch
 from fitstream.plan import Plan
 from fitstream.planning import make_plan
 from fitstream.policy import DEFAULT, OnBadSample, Policy
-from fitstream.probe import probe, sample_order
+from fitstream.probe import batch_order, probe, sample_order
 from fitstream.sampling import Order, Shard, Shuffle, Split, Take
 from fitstream.sources.base import Sequential, Source
 
@@ -78,7 +78,7 @@ class Dataset:
         Raises:
             PlanError: If the source has no random access, or batches or another shuffle come before.
         """
-        seed = _whole_number(seed, "seed", 0)
+        seed = whole_number(seed, "seed", 0)
         self._must_be_random_access("shuffle()", "Shuffle inside the generator, or put its samples on disk.")
         if self._has(Batch):
             raise PlanError(f"shuffle() must come before batch(): write .shuffle({seed}).batch(64).")
@@ -86,7 +86,16 @@ class Dataset:
             raise PlanError("the dataset is shuffled already; one shuffle() gives each pass its own full order.")
         return self._with(Shuffle(seed))
 
-    def batch(self, size: int, last: Last = "keep", *, mask: bool = False) -> Dataset:
+    def batch(
+        self,
+        size: int,
+        last: Last = "keep",
+        *,
+        mask: bool = False,
+        pad: bool | Sequence[int | str] = False,
+        max_length: int | None = None,
+        bucket_by: Callable[..., int] | Sequence[int] | None = None,
+    ) -> Dataset:
         """Join samples to batches.
 
         Args:
@@ -95,31 +104,41 @@ class Dataset:
                 "wrap" into the next pass (batch k of epoch e holds the samples from `(e * len + k) * size` on, of the
                 passes laid end to end).
             mask: Add a last part, float32 `(batch,)`, that is 1 for samples and 0 for padding; Keras takes it as
-                sample weights when samples are `(x, y)`.
+                sample weights when samples are `(x, y)`. With `pad`, float32 `(batch, length)`: 1 where the first array
+                that is padded has numbers of a sample.
+            pad: Samples differ in length: pad each array's first axis with zeros at its end, up to the longest in the
+                batch. True for all arrays, or the parts, by key or place: `pad=["tokens"]`, `pad=[0]`.
+            max_length: The longest that a sample may be, where they are padded; memory is planned for it. None for the
+                largest that `bucket_by` says.
+            bucket_by: Join samples of like length: a function that tells a sample's length, called as a map's would be
+                (when the plan is made, every sample is made once for it), or one number a sample of the source. Of
+                every 64 batches of the shuffled order the samples are sorted by length; the batches come shuffled.
         Raises:
             PlanError: If the size isn't positive, the policy unknown, or the dataset batched already.
         """
-        size = _whole_number(size, "batch size", 1)
+        size = whole_number(size, "batch size", 1)
+        max_length = None if max_length is None else whole_number(max_length, "max_length", 1)
         if last not in ("keep", "drop", "pad", "wrap"):
             raise PlanError(f'last={last!r} must be "keep", "drop", "pad" or "wrap".')
         if self._has(Batch) or self._whole_batch_size is not None:
             raise PlanError("the dataset gives batches already; call batch() once, and not after from_batches().")
         if last == "wrap":
             self._must_be_random_access('batch(last="wrap")', 'Use "keep", "drop" or "pad".')
-        return self._with(Batch(size, last, mask))
+        if bucket_by is not None:
+            self._must_be_random_access("batch(bucket_by=)", "Use pad=True with max_length=.")
+        return self._with(Batch.padding(size, last, mask, pad, max_length, bucket_by))
 
     def map_batch(self, fn: Callable[..., Any]) -> Dataset:
         """Call a function for each finished batch, in the thread that takes the batch: it should be fast.
 
         Args:
-            fn: Called as `map` does, with arrays `(batch, ...)` of the samples, without padding and mask. It changes
-                them in place, or returns others of the same shapes and dtypes, which are copied. `rng` is seeded by
-                (seed, pass, place in the chain, step). Of a batch that is sharded it sees its rank's part.
+            fn: Called as `map` does, with arrays `(batch, ...)` of the samples (of its part, for a shard), without
+                padding and mask. It changes them in place, or returns others of the same shapes and dtypes, which are
+                copied. `rng` is seeded by (seed, pass, place in the chain, step).
         Raises:
             PlanError: If it isn't callable, or comes before `batch`.
         """
-        operations = with_map_batch(self._operations, fn, batched=self.batched)
-        return Dataset(self._source, operations, self._whole_batch_size)
+        return Dataset(self._source, with_map_batch(self._operations, fn, batched=self.batched), self._whole_batch_size)
 
     def shard(self, index: int, count: int) -> Dataset:
         """Keep one rank's part.
@@ -134,8 +153,8 @@ class Dataset:
         Raises:
             PlanError: If the rank is outside the range, or the source has no random access.
         """
-        count = _whole_number(count, "shard count", 1)
-        index = _whole_number(index, "shard index", 0)
+        count = whole_number(count, "shard count", 1)
+        index = whole_number(index, "shard index", 0)
         if index >= count:
             raise PlanError(f"shard({index}, {count}): the index must be below the count, ranks count from 0.")
         self._must_be_random_access("shard()", "Divide the samples inside the generator.")
@@ -149,7 +168,7 @@ class Dataset:
         Raises:
             PlanError: If it comes after `shuffle` or `batch`, or the source has no random access.
         """
-        count = _whole_number(count, "count", 1)
+        count = whole_number(count, "count", 1)
         self._must_be_random_access("take()", "Use from_generator(fn, length=...), which ends a pass there.")
         self._must_come_first(f"take({count})")
         return self._with(Take(count))
@@ -194,7 +213,7 @@ class Dataset:
     def _split(self, at: int, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         if not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
             raise PlanError(f"fraction={fraction!r} must be between 0 and 1.")
-        seed = _whole_number(seed, "seed", 0)
+        seed = whole_number(seed, "seed", 0)
         before, after = self._operations[:at], self._operations[at:]
         count = Dataset(self._source, before)._order().count
         if count < 2:
@@ -212,8 +231,8 @@ class Dataset:
 
     def _must_come_first(self, call: str) -> None:
         if self._has(Shuffle, Batch):
-            name = call.split("(", maxsplit=1)[0]
-            raise PlanError(f"{name}() must come before shuffle() and batch(): write .{call}.shuffle(0).batch(64).")
+            advice = f"must come before shuffle() and batch(): write .{call}.shuffle(0).batch(64)."
+            raise PlanError(f"{call.partition('(')[0]}() {advice}")
 
     # What can be asked.
 
@@ -227,7 +246,8 @@ class Dataset:
 
     def _batch_order(self, batch: Batch) -> BatchOrder:
         last = self._operations[-1]
-        return BatchOrder(self._order(), batch.size, batch.last, last if isinstance(last, Shard) else None)
+        assert isinstance(self._source, Source)
+        return batch_order(self._source, self._operations, batch, last if isinstance(last, Shard) else None)
 
     @property
     def batched(self) -> bool:
@@ -273,8 +293,7 @@ class Dataset:
         place = int(index) + count if index < 0 else int(index)
         if not 0 <= place < count:
             raise IndexError(f"index {index} is out of range: there are {count}.")
-        batch = self._batch
-        if batch is not None:
+        if (batch := self._batch) is not None:
             return one_batch(self.plan(workers=0), self._operations, self._batch_order(batch).rows(0, place), place)
         assert isinstance(self._source, Source)
         return one_sample(self._source, self._operations, self._order(), place)
@@ -379,9 +398,3 @@ class Dataset:
     def __repr__(self) -> str:
         steps = [repr(self._source), *(told(operation) for operation in self._operations)]
         return f"Dataset({' > '.join(steps)})"
-
-
-def _whole_number(value: Any, name: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise PlanError(f"{name}={value!r} must be a whole number from {least} on.")
-    return int(value)

@@ -120,7 +120,7 @@ def _limit_tensorflow(tensorflow: Any, memory_bytes: int | None, visible: list[i
     if not gpus:
         return DeviceLimit("tensorflow", 0, None)
     _check_there(visible, len(gpus))
-    _check_fits(memory_bytes, visible)
+    _check_fits(memory_bytes)
     chosen = gpus if visible is None else [gpus[one] for one in visible]
     try:
         config.set_visible_devices(chosen, "GPU")
@@ -143,7 +143,7 @@ def _limit_torch(torch: Any, memory_bytes: int | None, visible: list[int] | None
     if not count or not cuda.is_available():
         return DeviceLimit("torch", 0, None)
     _check_there(visible, count)
-    _check_fits(memory_bytes, visible)
+    _check_fits(memory_bytes)
     if visible is not None:
         before = os.environ.get("CUDA_VISIBLE_DEVICES")
         named = [str(one) for one in range(count)] if before is None else before.split(",")
@@ -178,7 +178,7 @@ def _limit_jax(jax: Any, memory_bytes: int | None, visible: list[int] | None) ->
     if not cards or not any(importlib.util.find_spec(name) for name in plugins):
         return DeviceLimit("jax", 0, None)
     _check_there(visible, len(cards))
-    _check_fits(memory_bytes, visible)
+    _check_fits(memory_bytes)
     if visible is not None:
         jax.config.update("jax_cuda_visible_devices", ",".join(map(str, visible)))
     if memory_bytes is not None:
@@ -213,7 +213,7 @@ def _check_there(visible: list[int] | None, count: int) -> None:
         raise DeviceError(f"visible={visible}: there is no GPU {missing[0]}, only {there}.")
 
 
-def _check_fits(memory_bytes: int | None, visible: list[int] | None) -> None:
+def _check_fits(memory_bytes: int | None) -> None:
     cards = _cards()
     if memory_bytes is not None and cards and memory_bytes > max(cards):
         raise _too_small(memory_bytes, max(cards))

@@ -128,6 +128,8 @@ class Identity:
         source = [next(programs) for _ in plan.source.fingerprint_parts()] if self._is_program else self._data
         chosen = () if order is None else order.selections
         names = ["shuffle" if isinstance(one, Shuffle) else told(one) for one in chosen]
+        if order is not None and order.buckets is not None:
+            names.append(f"bucket_by {digest(order.buckets.lengths.tobytes())}")
         stages = [
             Part(told(stage), _decoding(stage)) if isinstance(stage, Decode) else next(programs)
             for _, stage in plan.recipe.stages

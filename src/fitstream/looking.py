@@ -13,6 +13,7 @@ from fitstream.chain import Chain, Filler
 from fitstream.failures import RowError
 from fitstream.finishing import finish
 from fitstream.operations import Operation
+from fitstream.padding import trim
 from fitstream.plan import Plan
 from fitstream.probe import check_least, recipe_of
 from fitstream.sampling import Order
@@ -59,12 +60,16 @@ def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows, step: int
     chain = _chain(plan.source, operations)
     try:
         layout = Layout(plan.layout.specs, rows.count)
-        leaves = layout.leaves(np.zeros(layout.slot_bytes, np.uint8), rows.count)
+        slot = np.zeros(layout.slot_bytes, np.uint8)
+        leaves = layout.leaves(slot, rows.count)
         try:
-            Filler(chain, plan.structure, plan.specs).fill(leaves, 0, rows.indices, rows.passes)
+            Filler(chain, plan.structure, plan.specs, plan.padded).fill(leaves, 0, rows.indices, rows.passes)
         except RowError as failed:
             raise failed.error from failed.error.__cause__
-        if plan.mask:
+        if plan.padded:
+            lengths = trim(leaves, rows.count, plan.padded, mask=plan.mask)
+            leaves = layout.leaves(slot, rows.count, lengths)
+        elif plan.mask:
             leaves[-1][: len(rows.indices)] = 1
         finish(plan, leaves, len(rows.indices), 0, step)
         return plan.batch_structure.build(leaves)

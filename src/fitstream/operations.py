@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, final
 
+import numpy as np
+
+from fitstream.buckets import Lengths
 from fitstream.errors import PlanError
 from fitstream.sampling import Selection, Shard, Shuffle, Split, Take
 from fitstream.transforms.images import DrawnRegion, ImageOptions
@@ -25,6 +28,7 @@ __all__ = [
     "finishes_of",
     "stages_of",
     "told",
+    "whole_number",
     "with_map_batch",
 ]
 
@@ -92,11 +96,43 @@ def _name(fn: Callable[..., Any]) -> str:
 @final
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Join `size` samples; `last` says what becomes of a smaller rest; `mask` adds a part that tells padding apart."""
+    """Join `size` samples; `last` says what becomes of a smaller rest; `mask` adds a part that tells padding apart.
+
+    Attributes:
+        pad: Whether samples differ in length and are padded: all their arrays, or those of the parts that are named.
+        max_length: How long they may be, where they are padded; None for what `bucket_by` says.
+        bucket_by: How long each is, where samples of like length are joined.
+    """
 
     size: int
     last: Last
     mask: bool
+    pad: bool | tuple[int | str, ...] = False
+    max_length: int | None = None
+    bucket_by: Lengths | None = None
+
+    @staticmethod
+    def padding(
+        size: int,
+        last: Last,
+        mask: bool,
+        pad: bool | Sequence[int | str],
+        max_length: int | None,
+        bucket_by: Callable[..., int] | Sequence[int] | None,
+    ) -> Batch:
+        """Describe a batch, perhaps of samples that differ in length.
+
+        Raises:
+            PlanError: If settings don't go together.
+        """
+        if pad is False and (max_length is not None or bucket_by is not None):
+            raise PlanError("batch(max_length=, bucket_by=) are for samples that are padded. Give pad=True.")
+        if pad is not False and max_length is None and bucket_by is None:
+            raise PlanError("batch(pad=...) needs max_length=, the longest that a sample may be, or bucket_by=.")
+        if bucket_by is not None and last == "wrap":
+            raise PlanError('batch(bucket_by=) sorts within a pass, and can\'t join two. Use last="keep" or "drop".')
+        parts = pad if isinstance(pad, bool) else (pad,) if isinstance(pad, str) else tuple(pad)
+        return Batch(size, last, mask, parts, max_length, None if bucket_by is None else Lengths(bucket_by))
 
 
 Operation: TypeAlias = Selection | Decode | Map | MapBatch | Batch
@@ -157,5 +193,19 @@ def told(operation: Operation) -> str:
             return f"decode({size}, {options.dtype}{', cropped at random' if crop else ''})"
         case Map() | MapBatch():
             return operation.name
-        case Batch(size, last, _):
-            return f"batch({size})" if last == "keep" else f"batch({size}, {last})"
+        case Batch(size, last):
+            extra: list[str] = [] if last == "keep" else [last]
+            extra += ["pad"] if operation.pad else []
+            extra += [f"bucket_by={operation.bucket_by!r}"] if operation.bucket_by is not None else []
+            return f"batch({', '.join([str(size), *extra])})"
+
+
+def whole_number(value: Any, name: str, least: int) -> int:
+    """A whole number from `least` on.
+
+    Raises:
+        PlanError: If it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise PlanError(f"{name}={value!r} must be a whole number from {least} on.")
+    return int(value)

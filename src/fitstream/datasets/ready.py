@@ -158,7 +158,7 @@ def _idx(folder: str | os.PathLike[str], name: str, url: str, checksums: tuple[s
 
     def convert(made: Path) -> None:
         found = [find(*each) for each in zip(_IDX, checksums, strict=True)]
-        for part, images, labels in (("train", *found[:2]), ("test", *found[2:])):
+        for part, (images, labels) in (("train", found[:2]), ("test", found[2:])):
             x, y = idx_array(images, 3), idx_array(labels, 1)
             if len(x) != len(y):
                 raise SourceError(f"it has {len(y):,} labels for {len(x):,} pictures.", file=str(labels))

@@ -41,6 +41,7 @@ class Job:
     needs: Needs
     policy: Policy
     free_form: bool
+    padded: tuple[int, ...]
 
     @staticmethod
     def of(plan: Plan) -> Job:
@@ -78,7 +79,7 @@ class Job:
 
     def filler(self, allowance: Allowance) -> Filler:
         """Open the source and the decoders for one lane."""
-        return Filler(Chain(self.recipe, Arena(allowance)), self.structure, self.specs)
+        return Filler(Chain(self.recipe, Arena(allowance)), self.structure, self.specs, self.padded)
 
 
 def packed_job(plan: Plan, before: Parcel | None = None) -> Parcel:
