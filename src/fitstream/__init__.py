@@ -20,6 +20,7 @@ from fitstream.constructors import (
 )
 from fitstream.dataset import Dataset
 from fitstream.errors import (
+    DeviceError,
     FitstreamError,
     LoaderClosed,
     PlanError,
@@ -35,7 +36,7 @@ from fitstream.ranks import shard_auto
 from fitstream.stored_constructors import from_parquet
 
 if TYPE_CHECKING:
-    from fitstream import text
+    from fitstream import datasets, devices, text
     from fitstream.checkpoints import Checkpoint
     from fitstream.legacy.methods import evaluate_generator, fit_generator, predict_generator
     from fitstream.legacy.sequence import Sequence
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoint",
     "Dataset",
+    "DeviceError",
     "FitstreamError",
     "Loader",
     "LoaderClosed",
@@ -55,6 +57,8 @@ __all__ = [
     "Stalled",
     "StateError",
     "WorkerDied",
+    "datasets",
+    "devices",
     "evaluate",
     "evaluate_generator",
     "fit",
@@ -89,6 +93,10 @@ def __getattr__(name: str) -> Any:
         from fitstream import training
 
         return getattr(training, name)
+    if name in ("datasets", "devices"):
+        import importlib
+
+        return importlib.import_module(f"fitstream.{name}")
     if name in ("evaluate_generator", "fit_generator", "predict_generator"):
         from fitstream.legacy import methods
 

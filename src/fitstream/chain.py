@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, final
 
 import numpy.typing as npt
@@ -138,10 +139,13 @@ class Chain:
                 stage_name = stage.name
                 if decoder is not None:
                     into = row if number == len(self._stages) else None
+                    region = None
+                    if isinstance(stage, Decode) and stage.crop is not None:
+                        region = partial(stage.crop.region, sample_rng(self.recipe.seed, place, pass_index, index))
                     if isinstance(sample, tuple):
-                        sample = (decoder.decode(sample[0], into), *sample[1:])
+                        sample = (decoder.decode(sample[0], into, region), *sample[1:])
                     else:
-                        sample = decoder.decode(sample, into)
+                        sample = decoder.decode(sample, into, region)
                 elif isinstance(stage, Map):
                     if self._borrows and number == self._first_map:
                         sample = copied(sample)

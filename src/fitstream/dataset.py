@@ -94,9 +94,8 @@ class Dataset(Described):
         place = int(index) + count if index < 0 else int(index)
         if not 0 <= place < count:
             raise IndexError(f"index {index} is out of range: there are {count}.")
-        batch = self._batch
-        if batch is not None:
-            return one_batch(self.plan(workers=0), self._operations, self._batch_order(batch).rows(0, place))
+        if (batch := self._batch) is not None:
+            return one_batch(self.plan(workers=0), self._operations, self._batch_order(batch).rows(0, place), place)
         assert isinstance(self._source, Source)
         return one_sample(self._source, self._operations, self._order(), place)
 

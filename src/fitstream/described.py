@@ -10,11 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
-import numpy as np
-
 from fitstream.choosing import chunk_shuffle, draw, renewed, split
 from fitstream.errors import PlanError
-from fitstream.operations import Batch, Last, Map, Operation
+from fitstream.operations import Batch, Last, Map, Operation, whole_number, with_map_batch
 from fitstream.sampling import Draw, Shard, Shuffle, Take
 from fitstream.sources.base import Sequential, Source
 
@@ -70,7 +68,7 @@ class Described(ABC):  # noqa: B024  what describes is a Dataset, in `dataset`
         Raises:
             PlanError: If the source has no random access or no blocks, or batches or another shuffle come before.
         """
-        seed = _whole_number(seed, "seed", 0)
+        seed = whole_number(seed, "seed", 0)
         self._must_be_random_access("shuffle()", "Shuffle inside the generator, or put its samples on disk.")
         if self._has(Batch):
             raise PlanError(f"shuffle() must come before batch(): write .shuffle({seed}).batch(64).")
@@ -80,7 +78,7 @@ class Described(ABC):  # noqa: B024  what describes is a Dataset, in `dataset`
             return self._with(Shuffle(seed))
         if within != "chunks":
             raise PlanError(f'within={within!r} must be "chunks", or None for all samples.')
-        window = _whole_number(window_blocks, "window_blocks", 1)
+        window = whole_number(window_blocks, "window_blocks", 1)
         assert isinstance(self._source, Source)
         source, shuffle = chunk_shuffle(self._source, self._operations, seed, window)
         return type(self)(source, (*self._operations, shuffle), self._whole_batch_size)
@@ -115,8 +113,8 @@ class Described(ABC):  # noqa: B024  what describes is a Dataset, in `dataset`
         Raises:
             PlanError: If the size isn't positive, the policy unknown, or the dataset batched already.
         """
-        size = _whole_number(size, "batch size", 1)
-        max_length = None if max_length is None else _whole_number(max_length, "max_length", 1)
+        size = whole_number(size, "batch size", 1)
+        max_length = None if max_length is None else whole_number(max_length, "max_length", 1)
         if last not in ("keep", "drop", "pad", "wrap"):
             raise PlanError(f'last={last!r} must be "keep", "drop", "pad" or "wrap".')
         if self._has(Batch) or self._whole_batch_size is not None:
@@ -126,6 +124,20 @@ class Described(ABC):  # noqa: B024  what describes is a Dataset, in `dataset`
         if bucket_by is not None:
             self._must_be_random_access("batch(bucket_by=)", "Use pad=True with max_length=.")
         return self._with(Batch.padding(size, last, mask, pad, max_length, bucket_by))
+
+    def map_batch(self, fn: Callable[..., Any]) -> Self:
+        """Call a function for each finished batch, in the thread that takes the batch: it should be fast.
+
+        Args:
+            fn: Called as `map` does, with arrays `(batch, ...)` of the samples (of its part, for a shard), without
+                padding and mask. It changes them in place, or returns others of the same shapes and dtypes, which are
+                copied. `rng` is seeded by (seed, pass, place in the chain, step).
+        Raises:
+            PlanError: If it isn't callable, or comes before `batch`.
+        """
+        batched = self._has(Batch) or self._whole_batch_size is not None
+        operations = with_map_batch(self._operations, fn, batched=batched)
+        return type(self)(self._source, operations, self._whole_batch_size)
 
     def shard(self, index: int, count: int) -> Self:
         """Keep one rank's part.
@@ -140,8 +152,8 @@ class Described(ABC):  # noqa: B024  what describes is a Dataset, in `dataset`
         Raises:
             PlanError: If the rank is outside the range, or the source has no random access.
         """
-        count = _whole_number(count, "shard count", 1)
-        index = _whole_number(index, "shard index", 0)
+        count = whole_number(count, "shard count", 1)
+        index = whole_number(index, "shard index", 0)
         if index >= count:
             raise PlanError(f"shard({index}, {count}): the index must be below the count, ranks count from 0.")
         self._must_be_random_access("shard()", "Divide the samples inside the generator.")
@@ -155,7 +167,7 @@ class Described(ABC):  # noqa: B024  what describes is a Dataset, in `dataset`
         Raises:
             PlanError: If it comes after `shuffle` or `batch`, or the source has no random access.
         """
-        count = _whole_number(count, "count", 1)
+        count = whole_number(count, "count", 1)
         self._must_be_random_access("take()", "Use from_generator(fn, length=...), which ends a pass there.")
         self._must_come_first(f"take({count})")
         return self._with(Take(count))
@@ -171,7 +183,7 @@ class Described(ABC):  # noqa: B024  what describes is a Dataset, in `dataset`
         Raises:
             PlanError: If it comes after `shuffle` or `batch`, there are too few samples, or classes aren't known.
         """
-        count, seed = _whole_number(count, "count", 1), _whole_number(seed, "seed", 0)
+        count, seed = whole_number(count, "count", 1), whole_number(seed, "seed", 0)
         self._must_be_random_access("sample()", "Draw inside the generator.")
         self._must_come_first(f"sample({count})")
         assert isinstance(self._source, Source)
@@ -218,7 +230,7 @@ class Described(ABC):  # noqa: B024  what describes is a Dataset, in `dataset`
     def _split(self, at: int, fraction: float, seed: int, stratify: bool = False) -> tuple[Self, Self]:
         assert isinstance(self._source, Source)
         source, before, after = self._source, self._operations[:at], self._operations[at:]
-        parts = split(source, before, fraction, _whole_number(seed, "seed", 0), stratify=stratify)
+        parts = split(source, before, fraction, whole_number(seed, "seed", 0), stratify=stratify)
         one, other = (
             type(self)(source, (*before, part, *renewed(source, (*before, part), after)), self._whole_batch_size)
             for part in parts
@@ -236,9 +248,3 @@ class Described(ABC):  # noqa: B024  what describes is a Dataset, in `dataset`
         if self._has(Shuffle, Batch):
             name = call.split("(", maxsplit=1)[0]
             raise PlanError(f"{name}() must come before shuffle() and batch(): write .{call}.shuffle(0).batch(64).")
-
-
-def _whole_number(value: Any, name: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise PlanError(f"{name}={value!r} must be a whole number from {least} on.")
-    return int(value)

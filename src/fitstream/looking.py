@@ -12,6 +12,7 @@ from fitstream.batching import Rows
 from fitstream.chain import Chain
 from fitstream.failures import RowError
 from fitstream.filler import Filler
+from fitstream.finishing import finish
 from fitstream.operations import Operation
 from fitstream.padding import trim
 from fitstream.plan import Plan
@@ -46,13 +47,14 @@ def one_sample(source: Source, operations: Sequence[Operation], order: Order, pl
         chain.close()
 
 
-def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows) -> Any:
+def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows, step: int) -> Any:
     """A batch of pass 0.
 
     Args:
         plan: What a loader would run.
         operations: What is done to samples.
         rows: The batch's.
+        step: Its place in the pass.
     Raises:
         SampleError: If a sample can't be made.
     """
@@ -68,9 +70,10 @@ def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows) -> Any:
             raise failed.error from failed.error.__cause__
         if plan.padded:
             lengths = trim(leaves, rows.count, plan.padded, mask=plan.mask)
-            return plan.batch_structure.build(layout.leaves(slot, rows.count, lengths))
-        if plan.mask:
+            leaves = layout.leaves(slot, rows.count, lengths)
+        elif plan.mask:
             leaves[-1][: len(rows.indices)] = 1
+        finish(plan, leaves, len(rows.indices), 0, step)
         return plan.batch_structure.build(leaves)
     finally:
         chain.close()
