@@ -56,8 +56,9 @@ class Classes:
         """
         place = self._places.get(value) if isinstance(value, str) else int(value)
         if place is None or not 0 <= place < len(self.names):
+            told = brief(value if isinstance(value, str) else int(value))
             raise SourceError(
-                f"the label {brief(value if isinstance(value, str) else int(value))} is not in classes ({few(self.names)}), whose indices are 0 to "
+                f"the label {told} is not in classes ({few(self.names)}), whose indices are 0 to "
                 f"{len(self.names) - 1}. Correct it, or add it to classes=."
             )
         return np.int64(place)
