@@ -33,7 +33,7 @@ from fitstream.errors import (
 from fitstream.loader import Loader
 from fitstream.plan import Plan
 from fitstream.ranks import shard_auto
-from fitstream.stored_constructors import from_parquet
+from fitstream.stored_constructors import from_parquet, from_webdataset
 
 if TYPE_CHECKING:
     from fitstream import datasets, devices, text
@@ -72,6 +72,7 @@ __all__ = [
     "from_sequence",
     "from_table",
     "from_text",
+    "from_webdataset",
     "from_windows",
     "predict",
     "predict_generator",

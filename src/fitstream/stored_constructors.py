@@ -13,7 +13,7 @@ from fitstream.operations import Decode
 from fitstream.sources.labels import check_labelling
 from fitstream.transforms.images import ImageOptions, Interpolation, Resize
 
-__all__ = ["from_parquet"]
+__all__ = ["from_parquet", "from_webdataset"]
 
 _MAX_PIXELS = ImageOptions().max_pixels
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -61,6 +61,48 @@ def from_parquet(
     names = check_labelling("int", classes)
     source = open_parquet(_paths(path), columns, names, allow_nan=allow_nan)
     return Dataset(source, (Decode(options),) if source.begins_with_bytes else ())
+
+
+def from_webdataset(
+    paths: Paths,
+    *parts: str,
+    classes: Sequence[str] | None = None,
+    image_size: ImageSize = None,
+    channels: Literal[1, 3, 4] = 3,
+    resize: Resize = "stretch",
+    interpolation: Interpolation = "bilinear",
+    dtype: Literal["uint8", "float32"] = "uint8",
+    max_pixels: int = _MAX_PIXELS,
+    formats: Sequence[str] | None = None,
+) -> Dataset:
+    """Samples of WebDataset tars, in any order: files of one name up to its first dot, with an ending for each part.
+
+    The headers are read once, and what they say is kept in the user's cache folder (12 bytes a part in memory). Nothing
+    is extracted or unpickled; the tars must not be packed.
+
+    Args:
+        paths: One tar, or several.
+        parts: Endings of the parts, with alternatives: "jpg;jpeg;png", "cls". One gives samples that are it, several
+            give tuples. A first part that is a picture is decoded; "cls", "id" and "index" are whole numbers, int64;
+            "npy" is an array; other parts are given to `map` as bytes.
+        classes: Names of the classes that the last part holds, as text or as indices, in label order.
+        image_size: As in `from_folder`, like all that follow.
+        channels: See there.
+        resize: See there.
+        interpolation: See there.
+        dtype: See there.
+        max_pixels: See there.
+        formats: See there.
+    Raises:
+        PlanError: If no part was named.
+        SourceError: If a tar can't be read, is packed, has links, devices or members that point outside, or if a sample
+            lacks a part.
+    """
+    from fitstream.sources.tars import open_tars  # late, as above
+
+    options = image_options(image_size, channels, resize, interpolation, dtype, max_pixels, formats)
+    source = open_tars(_paths(paths), parts, check_labelling("int", classes))
+    return Dataset(source, (Decode(options),) if source.begins_with_pictures else ())
 
 
 def _paths(path: Paths) -> list[str]:
