@@ -9,7 +9,6 @@ import numpy as np
 
 from fitstream.batching import BatchOrder
 from fitstream.checking import check_samples
-from fitstream.choosing import class_labels
 from fitstream.described import Described
 from fitstream.events import Observer
 from fitstream.loader import Loader
@@ -120,6 +119,8 @@ class Dataset(Described):
         Raises:
             PlanError: If the labels aren't known, or aren't whole numbers, one a sample.
         """
+        from fitstream.choosing import class_labels  # late, as in `described`
+
         return class_weights(class_labels(self._source, self._operations, "class_weights()"))
 
     # Running it.

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
-from fitstream.choosing import chunk_shuffle, draw, renewed, split
 from fitstream.errors import PlanError
 from fitstream.operations import Batch, Last, Map, Operation, whole_number, with_map_batch
 from fitstream.sampling import Draw, Shard, Shuffle, Take
@@ -80,6 +79,8 @@ class Described(ABC):  # noqa: B024  what describes is a Dataset, in `dataset`
             raise PlanError(f'within={within!r} must be "chunks", or None for all samples.')
         window = whole_number(window_blocks, "window_blocks", 1)
         assert isinstance(self._source, Source)
+        from fitstream.choosing import chunk_shuffle  # late: it and what it imports would slow `import fitstream`
+
         source, shuffle = chunk_shuffle(self._source, self._operations, seed, window)
         return type(self)(source, (*self._operations, shuffle), self._whole_batch_size)
 
@@ -187,6 +188,8 @@ class Described(ABC):  # noqa: B024  what describes is a Dataset, in `dataset`
         self._must_be_random_access("sample()", "Draw inside the generator.")
         self._must_come_first(f"sample({count})")
         assert isinstance(self._source, Source)
+        from fitstream.choosing import draw  # late: it and what it imports would slow `import fitstream`
+
         return self._with(draw(self._source, self._operations, count, seed, replacement=replacement, balance=balance))
 
     def split(self, fraction: float, seed: int = 0, stratify: bool = False) -> tuple[Self, Self]:
@@ -230,6 +233,8 @@ class Described(ABC):  # noqa: B024  what describes is a Dataset, in `dataset`
     def _split(self, at: int, fraction: float, seed: int, stratify: bool = False) -> tuple[Self, Self]:
         assert isinstance(self._source, Source)
         source, before, after = self._source, self._operations[:at], self._operations[at:]
+        from fitstream.choosing import renewed, split  # late: it and what it imports would slow `import fitstream`
+
         parts = split(source, before, fraction, whole_number(seed, "seed", 0), stratify=stratify)
         one, other = (
             type(self)(source, (*before, part, *renewed(source, (*before, part), after)), self._whole_batch_size)
