@@ -15,9 +15,12 @@ from fitstream.constructors import (
     from_hdf5,
     from_sequence,
     from_table,
+    from_text,
+    from_windows,
 )
 from fitstream.dataset import Dataset
 from fitstream.errors import (
+    DeviceError,
     FitstreamError,
     LoaderClosed,
     PlanError,
@@ -30,8 +33,10 @@ from fitstream.errors import (
 from fitstream.loader import Loader
 from fitstream.plan import Plan
 from fitstream.ranks import shard_auto
+from fitstream.stored_constructors import from_parquet, from_webdataset
 
 if TYPE_CHECKING:
+    from fitstream import datasets, devices, text
     from fitstream.checkpoints import Checkpoint
     from fitstream.legacy.methods import evaluate_generator, fit_generator, predict_generator
     from fitstream.legacy.sequence import Sequence
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoint",
     "Dataset",
+    "DeviceError",
     "FitstreamError",
     "Loader",
     "LoaderClosed",
@@ -51,6 +57,8 @@ __all__ = [
     "Stalled",
     "StateError",
     "WorkerDied",
+    "datasets",
+    "devices",
     "evaluate",
     "evaluate_generator",
     "fit",
@@ -60,11 +68,16 @@ __all__ = [
     "from_folder",
     "from_generator",
     "from_hdf5",
+    "from_parquet",
     "from_sequence",
     "from_table",
+    "from_text",
+    "from_webdataset",
+    "from_windows",
     "predict",
     "predict_generator",
     "shard_auto",
+    "text",
 ]
 
 __version__ = "0.1.0"
@@ -81,6 +94,10 @@ def __getattr__(name: str) -> Any:
         from fitstream import training
 
         return getattr(training, name)
+    if name in ("datasets", "devices"):
+        import importlib
+
+        return importlib.import_module(f"fitstream.{name}")
     if name in ("evaluate_generator", "fit_generator", "predict_generator"):
         from fitstream.legacy import methods
 
@@ -89,4 +106,8 @@ def __getattr__(name: str) -> Any:
         from fitstream.legacy.sequence import Sequence
 
         return Sequence
+    if name == "text":
+        import fitstream.text
+
+        return fitstream.text
     raise AttributeError(f"module 'fitstream' has no attribute {name!r}")

@@ -23,8 +23,7 @@ PLACES = {
     keras.callbacks.CallbackList: (
         "on_epoch_end", "_on_train_batch_end", "_on_test_batch_end", "on_test_end", "on_train_end",
     ),
-    keras.callbacks.EarlyStopping: ("_set_monitor_op",),
-    keras.callbacks.ModelCheckpoint: ("_set_monitor_op",),
+    keras.callbacks.EarlyStopping.__mro__[1]: ("_set_monitor_op",),
 }  # fmt: skip
 
 

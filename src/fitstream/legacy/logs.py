@@ -48,8 +48,8 @@ def install_log_names() -> None:
         hook = getattr(kind, name)
         if not hasattr(hook, "__wrapped__"):
             setattr(kind, name, _telling(hook))
-    for monitor in (keras.callbacks.EarlyStopping, keras.callbacks.ModelCheckpoint):
-        own = getattr(monitor, "_set_monitor_op", None)
+    for monitor in keras.callbacks.EarlyStopping.__mro__:
+        own = vars(monitor).get("_set_monitor_op")
         if own is not None and not hasattr(own, "__wrapped__"):
             monitor._set_monitor_op = _by_name(own)
 
