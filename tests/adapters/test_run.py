@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import signal
@@ -362,3 +363,27 @@ def test_environment_that_the_program_sets_before_it_imports_keras_counts(tmp_pa
     assert done.code == 0, done.error
     assert done.out.splitlines()[-1] == "True"
     assert re.fullmatch(r"fitstream run: train.py:5: KERAS_BACKEND=theano -> \w+", done.told[-1])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
+def test_tf_keras_is_keras_with_the_old_names(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+        import tensorflow as tf
+        from tensorflow.keras.optimizers.legacy import Adam
+        import numpy as np
+        layers = tf.keras.layers
+        model = tf.keras.Sequential([layers.Conv2D(4, 3, 2, input_shape=(9, 9, 1)), layers.Flatten(), layers.Dense(1)])
+        print(model.layers[0].strides)
+        model.compile(Adam(lr=0.5), 'mse', ['mae'])
+        class Mine(tf.keras.utils.Sequence):
+            def __len__(self): return 3
+            def __getitem__(self, index): return np.ones((2, 9, 9, 1)), np.ones((2, 1))
+        halve = tf.keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+        history = model.fit(Mine(), epochs=2, workers=2, max_queue_size=3, verbose=0, callbacks=[halve])
+        print(sorted(history.history), history.history['lr'])
+        """,
+    )
+    assert done.code == 0, done.error
+    assert done.out.splitlines()[-2:] == ["(2, 2)", "['learning_rate', 'loss', 'lr', 'mae'] [0.25, 0.125]"]

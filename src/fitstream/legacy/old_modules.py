@@ -193,9 +193,8 @@ class _Importing:
                 "import keras`, which fitstream run takes from Keras 3.",
                 "needs TensorFlow, which is not installed",
             ) from None
-        whole = sys.modules.get("tensorflow")
-        if whole is not None and "keras" in sys.modules:
-            whole.keras = sys.modules["keras"]  # type: ignore[attr-defined]
+        # In place of a loader that would bring another module, which knows no old names.
+        sys.modules["tensorflow"].keras = importlib.import_module("keras")  # type: ignore[attr-defined]
         return module
 
 

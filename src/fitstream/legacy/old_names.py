@@ -86,7 +86,7 @@ def names_of(module_name: str) -> set[str]:
 def install_names() -> None:
     """Let the modules of Keras answer to the old names as well."""
     renames = read_renames()
-    for module_name in {*renames.names, *renames.gone, "keras.backend", "keras.preprocessing"}:
+    for module_name in {*renames.names, *renames.gone, "keras", "keras.backend", "keras.preprocessing"}:
         module = importlib.import_module(module_name)
         module.__getattr__ = _finder(module_name)  # type: ignore[method-assign]
         for name, new in renames.names.get(module_name, {}).items():

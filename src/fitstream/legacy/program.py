@@ -107,7 +107,8 @@ def _libraries() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
     found = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     found |= {str(Path(path).resolve()) for path in found}
-    return (_OURS, "<frozen", *(f"{path}/" for path in found))
+    # What has no file, "<string>", is code that libraries make.
+    return (_OURS, "<", *(f"{path}/" for path in found))
 
 
 _LAUNCHER = sys.argv[0]
