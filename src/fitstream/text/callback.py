@@ -126,7 +126,7 @@ class TextSamples(keras.callbacks.Callback):
         """What the model gives for the next place, `(temperatures, classes)`."""
         given = np.eye(len(self._alphabet), dtype=np.float32)[window] if self._one_hot else window
         made: np.ndarray[Any, Any] = keras.ops.convert_to_numpy(self.model.predict_on_batch(given))
-        last = made[:, -1] if made.ndim == 3 else made
+        last: np.ndarray[Any, Any] = made[:, -1] if made.ndim == 3 else made
         if last.shape != (len(window), len(self._alphabet)):
             raise PlanError(
                 f"the model gives arrays {made.shape} for {given.shape}, and TextSamples needs "
@@ -136,5 +136,5 @@ class TextSamples(keras.callbacks.Callback):
         if self._from_logits:
             return last
         with np.errstate(divide="ignore"):  # a probability of 0 is a logit of minus infinity
-            logits: np.ndarray[Any, Any] = np.log(last)
+            logits: np.ndarray[Any, Any] = np.log(last, dtype=np.float64)
         return logits
