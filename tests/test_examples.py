@@ -1,0 +1,47 @@
+"""Every program in examples/ runs in its short form, and finds what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "examples"
+IMPORTED = re.compile(r"^\s*(?:from|import) (\w+)", re.MULTILINE)
+
+#: Each program, and what makes it short.
+EXAMPLES = {
+    "frame_with_broken_files.py": ["--quick"],
+    "large_hdf5.py": ["--gigabytes", "0.1"],
+    "one_hot_rows.py": ["--quick"],
+    "plant_diseases.py": ["--quick"],
+    "small_rows.py": ["--quick"],
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_an_example_finds_what_it_says(name: str, tmp_path: Path) -> None:
+    imported = set(IMPORTED.findall((FOLDER / name).read_text(encoding="utf-8")))
+    missing = sorted(one for one in imported if importlib.util.find_spec(one) is None)
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}")
+    done = subprocess.run(
+        [sys.executable, FOLDER / name, *EXAMPLES[name]],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_example_is_run_and_short() -> None:
+    assert sorted(EXAMPLES) == sorted(file.name for file in FOLDER.glob("*.py"))
+    assert all(len((FOLDER / name).read_text(encoding="utf-8").splitlines()) < 120 for name in EXAMPLES)
