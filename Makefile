@@ -1,7 +1,7 @@
 # Every target sets up what it needs, once, in .venv: the stamps are remade when pyproject.toml changes.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-adapters test-backends soak lint types bench bench-quick bench-jpeg reliability clean
+.PHONY: help demo examples-full test test-core test-adapters test-backends soak lint types bench bench-quick bench-jpeg reliability clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -40,6 +40,11 @@ test-adapters: $(VENV)/demo.stamp $(VENV)/test.stamp ## Tests with Keras on the 
 test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch and JAX
 	for backend in $(BACKENDS); do \
 	  echo "== $$backend" && KERAS_BACKEND=$$backend $(PYTEST) tests/adapters || exit 1; \
+	done
+
+examples-full: $(VENV)/demo.stamp $(VENV)/test.stamp ## All examples in full: files of 3 GB, some minutes each
+	for name in examples/*.py; do \
+	  echo "== $$name" && $(PY) $$name || exit 1; \
 	done
 
 soak: $(VENV)/test.stamp $(VENV)/backends.stamp ## What takes minutes: every split of lanes, many epochs, random kills

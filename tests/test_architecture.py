@@ -21,11 +21,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Modules and packages from the ground up: each imports only itself and those before it.
 # fmt: off
 LAYERS = [
-    "redaction", "errors", "policy", "spec", "machine", "memory", "packing", "scratch", "events", "sampling",
-    "sources", "transforms", "buckets", "operations", "batching", "failures", "chain", "padding", "budget", "probe",
-    "checking", "plan", "finishing", "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint",
-    "engine", "measures", "state", "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "devices",
-    "datasets", "checkpoint_files", "checkpoints", "adapters", "reporting", "training", "legacy", "__init__",
+    "redaction", "errors", "policy", "spec", "machine", "memory", "kept_arrays", "packing", "scratch", "events",
+    "permutation", "draws", "sampling", "sources", "transforms", "buckets", "operations", "batching", "failures",
+    "finite", "chain", "filler", "padding", "budget", "probe", "checking", "plan", "finishing", "planning", "codes",
+    "plain", "strata", "choosing", "visits", "sampled", "digests", "fingerprint", "engine", "measures", "state",
+    "bookmark", "loader", "looking", "described", "dataset", "constructors", "stored_constructors", "ranks", "devices",
+    "datasets", "checkpoint_files", "checkpoints", "adapters", "text", "reporting", "training", "legacy", "__init__",
     "backend", "models", "runs", "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli_run", "cli",
     "__main__",
 ]
@@ -60,10 +61,11 @@ LATE = {
     "hdf5plugin": {"sources.stored"},
     "matplotlib": {"reporting.history"},
     "psutil": {"machine"},
-    "pyarrow": {"sources.table_files"},
+    "pyarrow": {"sources.parquet", "sources.table_files"},
     "sklearn": {"datasets.ready", "demo"},
     "tensorflow": {"adapters.keras_data"},
     "torch": {"adapters.keras_state"},
+    "zstandard": {"sources.text_stream"},
 }
 
 MOST_LINES = 400

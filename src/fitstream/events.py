@@ -15,6 +15,7 @@ __all__ = [
     "BadSampleFound",
     "BatchDelivered",
     "Event",
+    "IndexProgress",
     "LanesChanged",
     "LanesStarted",
     "LanesStopped",
@@ -138,6 +139,21 @@ class BadSampleFound:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexProgress:
+    """A long file is read once, to find its lines, characters or words; told now and then, and at the end.
+
+    Attributes:
+        path: The file.
+        done_bytes: Read so far.
+        total_bytes: To be read.
+    """
+
+    path: str
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class LanesStopped:
     """All lanes ended and the ring was let go."""
 
@@ -153,6 +169,7 @@ Event: TypeAlias = (
     | RingExtended
     | MemoryExceeded
     | BadSampleFound
+    | IndexProgress
     | LanesStopped
 )
 

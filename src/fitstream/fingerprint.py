@@ -127,7 +127,8 @@ class Identity:
             self._data = [] if self._is_program else list(self._source_parts())
         source = [next(programs) for _ in plan.source.fingerprint_parts()] if self._is_program else self._data
         chosen = () if order is None else order.selections
-        names = ["shuffle" if isinstance(one, Shuffle) else told(one) for one in chosen]
+        # The seed of a shuffle of all samples is told apart.
+        names = ["shuffle" if isinstance(one, Shuffle) and one.chunks is None else told(one) for one in chosen]
         if order is not None and order.buckets is not None:
             names.append(f"bucket_by {digest(order.buckets.lengths.tobytes())}")
         stages = [

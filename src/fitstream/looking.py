@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.batching import Rows
-from fitstream.chain import Chain, Filler
+from fitstream.chain import Chain
 from fitstream.failures import RowError
+from fitstream.filler import Filler
 from fitstream.finishing import finish
 from fitstream.operations import Operation
 from fitstream.padding import trim
@@ -41,7 +42,7 @@ def one_sample(source: Source, operations: Sequence[Operation], order: Order, pl
     chain = _chain(source, operations)
     try:
         with chain.arena:
-            return chain.sample(int(order.indices(0, [place])[0]), 0)
+            return chain.sample(int(order.indices(0, [place])[0]), 0, draw=place if order.repeats else 0)
     finally:
         chain.close()
 
@@ -63,7 +64,8 @@ def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows, step: int
         slot = np.zeros(layout.slot_bytes, np.uint8)
         leaves = layout.leaves(slot, rows.count)
         try:
-            Filler(chain, plan.structure, plan.specs, plan.padded).fill(leaves, 0, rows.indices, rows.passes)
+            filler = Filler(chain, plan.structure, plan.specs, plan.padded)
+            filler.fill(leaves, 0, rows.indices, rows.passes, draws=rows.draws)
         except RowError as failed:
             raise failed.error from failed.error.__cause__
         if plan.padded:

@@ -1,7 +1,7 @@
 """What is done to a source's samples, as data: frozen descriptions that the plan and the engine interpret.
 
-`Take`, `Split`, `Shard` and `Shuffle` (from `sampling`) choose and order samples; `Decode` and `Map` change them;
-`Batch` joins them. A `Shard` after `Batch` divides each global batch.
+`Take`, `Split`, `Draw`, `Shard` and `Shuffle` (from `sampling`) choose and order samples; `Decode` and `Map`
+change them; `Batch` joins them. A `Shard` after `Batch` divides each global batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from fitstream.buckets import Lengths
 from fitstream.errors import PlanError
-from fitstream.sampling import Selection, Shard, Shuffle, Split, Take
+from fitstream.sampling import Chunks, Draw, Places, Selection, Shard, Shuffle, Split, Strata, Take
 from fitstream.transforms.images import DrawnRegion, ImageOptions
 
 __all__ = [
@@ -182,10 +182,18 @@ def told(operation: Operation) -> str:
     match operation:
         case Take(count):
             return f"take({count})"
+        case Split(first, count, seed, Places(_, digest)):
+            return f"split({count} from {first} on, seed {seed}, stratified {digest})"
         case Split(first, count, seed):
             return f"split({count} from {first} on, seed {seed})"
         case Shard(index, count):
             return f"shard({index}, {count})"
+        case Draw(count, seed, replacement, strata):
+            how = "with" if replacement else "without"
+            of = f", balanced {strata.digest}" if isinstance(strata, Strata) else ""
+            return f"sample({count}, {how} replacement, seed {seed}{of})"
+        case Shuffle(seed, Chunks(edges, blocks, _, digest)):
+            return f"shuffle({seed}, {blocks} of {len(edges) - 1} chunks, {digest})"
         case Shuffle(seed):
             return f"shuffle({seed})"
         case Decode(options, crop):

@@ -181,7 +181,7 @@ def _sizes(
         + (source.block_bytes if isinstance(source, Source) else 0),
         "waiting_bytes": chunk_rows * first.raw_bytes,
         "hands_on": bool(recipe.stages),
-        "index_bytes": index_bytes + lengths_bytes,
+        "index_bytes": index_bytes + lengths_bytes + (0 if order is None else order.index_bytes),
         "worker_bytes": _WORKER_BYTES + (_CODEC_BYTES if recipe.image_options is not None else 0),
         "result_bytes": first.result_bytes,
         "shared_bytes": memory_bytes,

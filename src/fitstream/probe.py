@@ -19,7 +19,7 @@ from fitstream.errors import FitstreamError, PlanError, SampleError
 from fitstream.memory import shared_copy
 from fitstream.operations import Batch, Operation, stages_of
 from fitstream.packing import TooBig, Unpackable, pack_samples
-from fitstream.sampling import Order, Shard, Shuffle, Split, Take
+from fitstream.sampling import Draw, Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
 from fitstream.sources.base import Sequential, Source
 from fitstream.spec import ArraySpec, Structure, array_spec, copied, format_bytes, whole_rows
@@ -42,7 +42,7 @@ def sample_order(source: Source, operations: Sequence[Operation]) -> Order:
     for operation in operations:
         if isinstance(operation, Batch):
             break
-        if isinstance(operation, (Take, Split, Shard, Shuffle)):
+        if isinstance(operation, (Take, Split, Draw, Shard, Shuffle)):
             chosen.append(operation)
     return Order(len(source), chosen)
 

@@ -1,4 +1,4 @@
-"""A program that imports what Keras 1 and 2 had, in every old way, and says of each what came of it. For test_run_names."""
+"""A program that imports what Keras 1 and 2 had, in every old way, and says what came of it. For test_run_names."""
 
 import json
 import sys
@@ -118,6 +118,11 @@ same = {
     "tensorflow.keras": tensorflow.keras.layers.Dense is keras.layers.Dense,
     "tensorflow.python.keras": old.Dense is keras.layers.Dense,
     "a module by its whole name": keras.utils.np_utils.to_categorical is keras.utils.to_categorical,
+    "modules as attributes": keras.engine.topology.Layer is keras.layers.Layer
+    and keras.preprocessing.text.Tokenizer.__name__ == "Tokenizer"
+    and keras.objectives.mse is keras.losses.mean_squared_error,
+    "tf.keras as an attribute": tensorflow.keras is keras,
+    "old optimizers of tf.keras": keras.optimizers.legacy.Adam is keras.optimizers.Adam,
     "an old name": keras.layers.Convolution2D is keras.layers.Conv2D,
 }
 with open(sys.argv[1], "w") as file:

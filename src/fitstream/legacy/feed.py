@@ -132,7 +132,8 @@ class SupplyFeed(Feed):
         except StopIteration:
             raise PlanError(f"{name} gives nothing: it ended before its first batch.") from None
         super().__init__(count.steps, reader.set_first(first))
-        self._first = first
+        # Not the first batch itself, which would keep its slot as long as TensorFlow keeps what it was given.
+        self._blank = map_tree(np.zeros_like, first)
         self.ended = False
         self.seen_batches = self.seen_samples = 0
         self._samples = 0
@@ -143,7 +144,7 @@ class SupplyFeed(Feed):
     def weigh(self, weights: Weights, output_names: Sequence[str]) -> None:
         super().weigh(weights, output_names)
         if self.prepare is not None:
-            self._first = self.prepare(self._first)
+            self._blank = self.prepare(self._blank)
 
     # Runs. Called in the main thread.
 
@@ -181,8 +182,9 @@ class SupplyFeed(Feed):
     def close(self) -> None:
         with self._arrived:
             self._run = None
+            self._waiting.clear()
             self._arrived.notify_all()
-        self.error = None  # an error holds frames, and they this
+        self.error = self._cause = None  # an error holds frames, and they this
 
     def has_more(self) -> bool:
         if self._of_sequence:
@@ -223,7 +225,7 @@ class SupplyFeed(Feed):
     # Batches. Called in any thread.
 
     def blank(self) -> Any:
-        return map_tree(np.zeros_like, self._first)
+        return self._blank
 
     def _next(self, run: object) -> Any:
         with self._arrived:
