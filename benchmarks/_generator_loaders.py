@@ -85,7 +85,7 @@ def flowing(job: Job, package: str) -> Any:
 
 
 def by_next(job: Job, *, package: str) -> Measurement:
-    """What a program's own loop does: `next`, in the thread that takes the batches."""
+    """What a program's own loop does: `next`, which makes a batch when it is called."""
 
     def stream() -> Iterator[Any]:
         iterator = flowing(job, package)
@@ -187,7 +187,7 @@ CONTENDERS = (
     _ours("fitstream-auto", "fitstream, auto", "auto", None),
     _ours("fitstream-threads", "fitstream, 2 threads", 2, 0),
     _ours("fitstream-processes", "fitstream, 2 processes", 2, 2),
-    _peer("fitstream-next", "fitstream, next() in one thread", partial(by_next, package="fitstream"), "fitstream"),
+    _peer("fitstream-next", "fitstream, next()", partial(by_next, package="fitstream"), "fitstream"),
     _peer("keras-threads", "Keras, 2 threads", partial(keras, processes=False), "keras", "jax", "scipy"),
     _peer("keras-processes", "Keras, 2 processes", partial(keras, processes=True), "keras", "jax", "scipy"),
     _peer("keras-next", "Keras, next() in one thread", partial(by_next, package="keras"), "keras", "jax", "scipy"),

@@ -3,7 +3,7 @@
 Question. 2,000 JPEG photos of 500x375 become shuffled batches of 64 x 224x224x3 float32 through
 `ImageDataGenerator(rotation, shifts, zoom, flip, rescale).flow_from_directory`: the nearest pixels, as is Keras's
 default, then each photo warped at random. fitstream's class goes through its dataset's loader, as `fit_generator` takes
-it; Keras's through the adapter that `fit` reads from, with two workers. Both also by `next` in a single thread, as
+it; Keras's through the adapter that `fit` reads from, with two workers. Both also by `next` without workers, as
 programs call it themselves.
 
 Method. Each contender runs in a process of its own on the same two cores, in rounds that are interleaved; `_harness.py`

@@ -22,11 +22,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # fmt: off
 LAYERS = [
     "redaction", "errors", "policy", "spec", "machine", "memory", "kept_arrays", "packing", "scratch", "events",
-    "sampling", "sources", "transforms", "buckets", "operations", "batching", "failures", "chain", "padding", "budget",
-    "probe", "checking", "plan", "planning", "codes", "plain", "visits", "sampled", "digests", "fingerprint", "engine",
-    "measures", "state", "bookmark", "loader", "looking", "dataset", "constructors", "ranks", "checkpoint_files",
-    "checkpoints", "adapters", "text", "reporting", "training", "legacy", "__init__", "backend", "models", "runs",
-    "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli_run", "cli", "__main__",
+    "permutation", "draws", "sampling", "sources", "transforms", "buckets", "operations", "batching", "failures",
+    "finite", "chain", "filler", "padding", "budget", "probe", "checking", "plan", "finishing", "planning", "codes",
+    "plain", "strata", "choosing", "visits", "sampled", "digests", "fingerprint", "engine", "measures", "state",
+    "bookmark", "loader", "looking", "described", "dataset", "constructors", "stored_constructors", "ranks", "devices",
+    "datasets", "checkpoint_files", "checkpoints", "adapters", "text", "reporting", "training", "legacy", "__init__",
+    "backend", "models", "runs", "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli_run", "cli",
+    "__main__",
 ]
 # fmt: on
 
@@ -37,21 +39,30 @@ UPWARDS = {("loader", "adapters")}
 TOP = {
     "PIL": {"legacy.image_files", "transforms.pillow"},
     "click": {"cli", "cli_inspect", "cli_options", "cli_run"},
-    "cv2": {"legacy.image_transforms", "transforms.resize"},
+    "cv2": {
+        "legacy.image_transforms",
+        "transforms.colors",
+        "transforms.geometry",
+        "transforms.mixing",
+        "transforms.resize",
+    },
     "keras": {"adapters.keras", "legacy.keras_kept", "models", "reporting.progress", "runs"},
     "rich": {"reporting.line", "reporting.progress"},
     "simplejpeg": {"transforms.decode"},
 }
 LATE = {
     "PIL": {"demo"},
+    "pooch": {"datasets.fetch"},
+    "requests": {"datasets.fetch"},
+    "rich": {"datasets.fetch"},
     "cloudpickle": {"engine.sending"},
     "cv2": {"engine.codecs"},
     "h5py": {"legacy.old_files", "legacy.old_names", "sources.hdf5"},
     "hdf5plugin": {"sources.stored"},
     "matplotlib": {"reporting.history"},
     "psutil": {"machine"},
-    "pyarrow": {"sources.table_files"},
-    "sklearn": {"demo"},
+    "pyarrow": {"sources.parquet", "sources.table_files"},
+    "sklearn": {"datasets.ready", "demo"},
     "tensorflow": {"adapters.keras_data"},
     "torch": {"adapters.keras_state"},
     "zstandard": {"sources.text_stream"},

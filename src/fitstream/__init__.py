@@ -20,6 +20,7 @@ from fitstream.constructors import (
 )
 from fitstream.dataset import Dataset
 from fitstream.errors import (
+    DeviceError,
     FitstreamError,
     LoaderClosed,
     PlanError,
@@ -32,9 +33,10 @@ from fitstream.errors import (
 from fitstream.loader import Loader
 from fitstream.plan import Plan
 from fitstream.ranks import shard_auto
+from fitstream.stored_constructors import from_parquet, from_webdataset
 
 if TYPE_CHECKING:
-    from fitstream import text
+    from fitstream import datasets, devices, text
     from fitstream.checkpoints import Checkpoint
     from fitstream.legacy.methods import evaluate_generator, fit_generator, predict_generator
     from fitstream.legacy.sequence import Sequence
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoint",
     "Dataset",
+    "DeviceError",
     "FitstreamError",
     "Loader",
     "LoaderClosed",
@@ -54,6 +57,8 @@ __all__ = [
     "Stalled",
     "StateError",
     "WorkerDied",
+    "datasets",
+    "devices",
     "evaluate",
     "evaluate_generator",
     "fit",
@@ -63,9 +68,11 @@ __all__ = [
     "from_folder",
     "from_generator",
     "from_hdf5",
+    "from_parquet",
     "from_sequence",
     "from_table",
     "from_text",
+    "from_webdataset",
     "from_windows",
     "predict",
     "predict_generator",
@@ -87,6 +94,10 @@ def __getattr__(name: str) -> Any:
         from fitstream import training
 
         return getattr(training, name)
+    if name in ("datasets", "devices"):
+        import importlib
+
+        return importlib.import_module(f"fitstream.{name}")
     if name in ("evaluate_generator", "fit_generator", "predict_generator"):
         from fitstream.legacy import methods
 

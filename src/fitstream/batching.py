@@ -30,11 +30,13 @@ class Rows:
         indices: Source indices of the real rows, `(real,)`.
         passes: The pass of each real row, `(real,)`.
         count: All rows, padding included.
+        draws: Where a sample may come more than once in a pass, the place of each real row in its pass; else None.
     """
 
     indices: Indices
     passes: Indices
     count: int
+    draws: Indices | None = None
 
 
 @final
@@ -100,6 +102,11 @@ class BatchOrder:
         return self._order.selections
 
     @property
+    def index_bytes(self) -> int:
+        """Memory of what is stored of the order."""
+        return self._order.index_bytes
+
+    @property
     def capacity(self) -> int:
         """Rows of the largest batch that this rank gets."""
         largest = self._size if self._last in ("pad", "wrap") else min(self._size, self._order.count)
@@ -127,8 +134,10 @@ class BatchOrder:
             return self._wrapped(start + low, start + end)
         passes = np.full(end - low, pass_index, dtype=np.int64)
         if self.buckets is not None:
-            return Rows(self.buckets.indices(pass_index, step)[low:end], passes, high - low)
-        return Rows(self._order.span(pass_index, start + low, start + end), passes, high - low)
+            indices, positions = self.buckets.rows(pass_index, step)
+            return Rows(indices[low:end], passes, high - low, positions[low:end] if self._order.repeats else None)
+        draws = np.arange(start + low, start + end) if self._order.repeats else None
+        return Rows(self._order.span(pass_index, start + low, start + end), passes, high - low, draws)
 
     def donor(self, pass_index: int, step: int, row: int, attempt: int) -> int:
         """The sample that takes a bad one's row.
@@ -161,4 +170,5 @@ class BatchOrder:
             start, stop = max(0, first - one * count), min(count, end - one * count)
             indices.append(self._order.span(one, start, stop))
             passes.append(np.full(stop - start, one, dtype=np.int64))
-        return Rows(np.concatenate(indices), np.concatenate(passes), end - first)
+        draws = np.arange(first, end) % count if self._order.repeats else None
+        return Rows(np.concatenate(indices), np.concatenate(passes), end - first, draws)

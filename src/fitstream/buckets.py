@@ -80,26 +80,29 @@ class Buckets:
         self.lengths = lengths
         self._order, self._size = order, size
         self._seed = next((one.seed for one in order.selections if isinstance(one, Shuffle)), None)
-        self._pools: dict[tuple[int, int], Indices] = {}
+        self._pools: dict[tuple[int, int], tuple[Indices, Indices]] = {}
 
-    def indices(self, pass_index: int, step: int) -> Indices:
-        """Source indices of one batch."""
+    def rows(self, pass_index: int, step: int) -> tuple[Indices, Indices]:
+        """Source indices of one batch, and their positions in the order."""
         pool, place = divmod(step, _POOL_BATCHES)
-        return self._pool(pass_index, pool)[place * self._size : (place + 1) * self._size]
+        part = slice(place * self._size, (place + 1) * self._size)
+        indices, positions = self._pool(pass_index, pool)
+        return indices[part], positions[part]
 
-    def _pool(self, pass_index: int, pool: int) -> Indices:
+    def _pool(self, pass_index: int, pool: int) -> tuple[Indices, Indices]:
         found = self._pools.get((pass_index, pool))
         if found is None:
             start = pool * _POOL_BATCHES * self._size
             stop = min(start + _POOL_BATCHES * self._size, self._order.count)
             indices = self._order.span(pass_index, start, stop)
-            found = indices[np.argsort(self.lengths[indices], kind="stable")]
-            whole = len(found) // self._size
+            places = np.argsort(self.lengths[indices], kind="stable")
+            whole = len(places) // self._size
             if self._seed is not None and whole > 1:
                 # A smaller last batch stays the last one.
                 turn = Permutation(whole, ("bucket", self._seed, pass_index, pool))(np.arange(whole))
-                batches = found[: whole * self._size].reshape(whole, self._size)[turn]
-                found = np.concatenate([batches.reshape(-1), found[whole * self._size :]])
+                batches = places[: whole * self._size].reshape(whole, self._size)[turn]
+                places = np.concatenate([batches.reshape(-1), places[whole * self._size :]])
+            found = indices[places], start + places
             if len(self._pools) >= _KEPT_POOLS:
                 self._pools.clear()
             self._pools[pass_index, pool] = found

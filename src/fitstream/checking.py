@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, TypeVar, final
 
 from fitstream.errors import SourceError
 from fitstream.operations import Operation
 from fitstream.probe import sample_order
 from fitstream.redaction import redacted
-from fitstream.sampling import Indices, Shard, Shuffle
+from fitstream.sampling import Draw, Indices, Shard, Shuffle
 from fitstream.sources.base import Source
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def find_faults(source: Source, operations: Sequence[Operation] = ()) -> Iterato
 
 def blocks_of(source: Source, operations: Sequence[Operation], block_samples: int) -> Iterator[Indices]:
     """Source indices `(block_samples,)` of all samples that a dataset may take; the last block may be shorter."""
-    order = sample_order(source, [one for one in operations if not isinstance(one, (Shuffle, Shard))])
+    before_draws = takewhile(lambda one: not isinstance(one, Draw), operations)
+    order = sample_order(source, [one for one in before_draws if not isinstance(one, (Shuffle, Shard))])
     for start in range(0, order.count, block_samples):
         yield order.span(0, start, min(start + block_samples, order.count))
 

@@ -27,6 +27,7 @@ __all__ = [
     "from_table",
     "from_text",
     "from_windows",
+    "image_options",
 ]
 
 LabelMode = Literal["int", "categorical", "binary", "raw"] | None
@@ -76,7 +77,7 @@ def from_folder(
     """
     from fitstream.sources.folder import list_folder  # late: a quarter of the time that importing fitstream would take
 
-    options = _options(image_size, channels, resize, interpolation, dtype, max_pixels, formats)
+    options = image_options(image_size, channels, resize, interpolation, dtype, max_pixels, formats)
     source = list_folder(
         root,
         label_mode=label_mode,
@@ -97,6 +98,7 @@ def from_table(
     label_mode: LabelMode = "int",
     classes: Sequence[str] | None = None,
     *,
+    path_to_class: Callable[[str], Any] | None = None,
     allow_outside: bool = False,
     channels: Literal[1, 3, 4] = 3,
     resize: Resize = "stretch",
@@ -109,14 +111,16 @@ def from_table(
 
     Args:
         table: A .csv, .tsv, .json (list of objects), .jsonl or .parquet file; a pandas, polars or pyarrow table; a list
-            of dicts; or a 2-D array whose rows are `[path, label...]`.
-        image: Column of the paths.
-        label: Column of the labels, or several, which become one float32 vector; None for none.
+            of dicts; a 2-D array whose rows are `[path, label...]`; or a list of paths.
+        image: Column of the paths. Columns inside others have dotted paths: "meta.file", "boxes.0.file".
+        label: Column of the labels, or several, which become one float32 vector, as a column of lists of numbers does;
+            None for none.
         root: Folder that relative paths start from; None for the table's own. With a root given, no path leaves it.
         image_size: As in `from_folder`.
         label_mode: "int" | "categorical" | "binary" | "raw" | None, as in `from_folder`; "raw" keeps numbers as they
             are.
         classes: Names of the classes in label order; None for all, sorted.
+        path_to_class: Function of a path as the table has it that gives its class, for tables without labels.
         allow_outside: Let paths leave the root.
         channels: As in `from_folder`, like all that follow.
         resize: See there.
@@ -129,20 +133,21 @@ def from_table(
     """
     from fitstream.sources.table import read_table  # late, as above
 
-    options = _options(image_size, channels, resize, interpolation, dtype, max_pixels, formats)
+    options = image_options(image_size, channels, resize, interpolation, dtype, max_pixels, formats)
     source = read_table(
         table,
         image=image,
-        label="" if label is None else label,
+        label="label" if label is None else label,  # whose mode decides
         root=root,
-        label_mode=None if label is None else label_mode,
+        label_mode=None if label is None and path_to_class is None else label_mode,
         classes=classes,
         allow_outside=allow_outside,
+        path_to_class=path_to_class,
     )
     return Dataset(source, (Decode(options),))
 
 
-def from_arrays(tree: Any) -> Dataset:
+def from_arrays(tree: Any, *, allow_nan: bool = False) -> Dataset:
     """Arrays in memory or on disk; a sample is one row of each.
 
     What is on disk is never loaded whole: a lane fetches the rows that it works on in one call per array. Shuffled rows
@@ -153,12 +158,13 @@ def from_arrays(tree: Any) -> Dataset:
             `.npz` file that isn't compressed (a dict of its arrays), or a tuple or dict of them, whose first axes have
             one length. Keep HDF5 files open, in mode "r", until the loader is closed: worker processes open them again
             by name, and can't while they are open for writing.
+        allow_nan: Let NaN and infinity pass. Otherwise the first pass finds them, and a sample that holds one is bad.
     Raises:
         SourceError: If lengths differ, or an array has no rows or no numbers. Objects are never unpickled.
     """
     from fitstream.sources.array_files import with_files_mapped  # late, as above
 
-    return Dataset(ArraySource(with_files_mapped(tree)))
+    return Dataset(ArraySource(with_files_mapped(tree), allow_nan=allow_nan))
 
 
 def from_hdf5(
@@ -166,6 +172,7 @@ def from_hdf5(
     *names: str | dict[str, Any],
     axes: Axes = "stored",
     allow_outside: bool = False,
+    allow_nan: bool = False,
 ) -> Dataset:
     """Datasets of an HDF5 file: `.h5`, `.hdf5`, or MATLAB's `.mat` of version 7.3. Needs h5py.
 
@@ -179,12 +186,14 @@ def from_hdf5(
             shows them, so that a sample is one of MATLAB's first axis, the last one in the file. What MATLAB calls an
             array of `(height, width, 3, count)` lies in the file as `(count, 3, width, height)`.
         allow_outside: Follow what the file says to other files: external links and storage, virtual datasets.
+        allow_nan: As in `from_arrays`.
     Raises:
         PlanError: If no name was given, or axes= is none of the two.
         SourceError: With the file, if it is none of HDF5, a dataset is missing, leads elsewhere, holds no numbers, or
             needs a filter that isn't there, or if lengths differ.
     """
-    return Dataset(ArraySource(open_datasets(os.fspath(path), names, axes, allow_outside=allow_outside)))
+    tree = open_datasets(os.fspath(path), names, axes, allow_outside=allow_outside)
+    return Dataset(ArraySource(tree, allow_nan=allow_nan))
 
 
 def from_text(
@@ -291,12 +300,18 @@ def from_windows(
 def from_sequence(obj: Any) -> Dataset:
     """Samples of anything with `__len__` and `__getitem__`: a list, a PyTorch Dataset, a Hugging Face dataset.
 
+    The rows of a pyarrow Table or RecordBatch are dicts of numbers and arrays.
+
     Args:
         obj: The object; lanes call it from several threads at once. Where it has `__getitems__`, which takes a list of
             places and returns as many samples in a list, several samples are read in one call.
     Raises:
         SourceError: If it is empty or has no random access.
     """
+    if type(obj).__module__.startswith("pyarrow.") and hasattr(obj, "schema") and hasattr(obj, "take"):
+        from fitstream.sources.arrow import ArrowRows  # late, as above
+
+        obj = ArrowRows(obj)  # whose own places are columns
     return Dataset(SequenceSource(obj))
 
 
@@ -345,7 +360,7 @@ def _check_length(length: Any) -> None:
         raise SourceError(f"length={length!r} must be a whole number from 1 on, or None where it isn't known.")
 
 
-def _options(
+def image_options(
     image_size: ImageSize,
     channels: int,
     resize: Resize,
@@ -354,6 +369,7 @@ def _options(
     max_pixels: int,
     formats: Sequence[str] | None,
 ) -> ImageOptions:
+    """Check and gather how pictures are decoded; the arguments are those of `from_folder`."""
     size: Any = image_size
     if size is not None:
         sides = size if isinstance(size, (tuple, list)) else (size, size)

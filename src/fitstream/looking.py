@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.batching import Rows
-from fitstream.chain import Chain, Filler
+from fitstream.chain import Chain
 from fitstream.failures import RowError
+from fitstream.filler import Filler
+from fitstream.finishing import finish
 from fitstream.operations import Operation
 from fitstream.padding import trim
 from fitstream.plan import Plan
@@ -40,18 +42,19 @@ def one_sample(source: Source, operations: Sequence[Operation], order: Order, pl
     chain = _chain(source, operations)
     try:
         with chain.arena:
-            return chain.sample(int(order.indices(0, [place])[0]), 0)
+            return chain.sample(int(order.indices(0, [place])[0]), 0, draw=place if order.repeats else 0)
     finally:
         chain.close()
 
 
-def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows) -> Any:
+def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows, step: int) -> Any:
     """A batch of pass 0.
 
     Args:
         plan: What a loader would run.
         operations: What is done to samples.
         rows: The batch's.
+        step: Its place in the pass.
     Raises:
         SampleError: If a sample can't be made.
     """
@@ -61,14 +64,16 @@ def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows) -> Any:
         slot = np.zeros(layout.slot_bytes, np.uint8)
         leaves = layout.leaves(slot, rows.count)
         try:
-            Filler(chain, plan.structure, plan.specs, plan.padded).fill(leaves, 0, rows.indices, rows.passes)
+            filler = Filler(chain, plan.structure, plan.specs, plan.padded)
+            filler.fill(leaves, 0, rows.indices, rows.passes, draws=rows.draws)
         except RowError as failed:
             raise failed.error from failed.error.__cause__
         if plan.padded:
             lengths = trim(leaves, rows.count, plan.padded, mask=plan.mask)
-            return plan.batch_structure.build(layout.leaves(slot, rows.count, lengths))
-        if plan.mask:
+            leaves = layout.leaves(slot, rows.count, lengths)
+        elif plan.mask:
             leaves[-1][: len(rows.indices)] = 1
+        finish(plan, leaves, len(rows.indices), 0, step)
         return plan.batch_structure.build(leaves)
     finally:
         chain.close()

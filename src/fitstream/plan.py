@@ -25,7 +25,7 @@ from fitstream.batching import BatchOrder
 from fitstream.budget import Needs, round_up
 from fitstream.chain import Recipe
 from fitstream.errors import PlanError
-from fitstream.operations import Last
+from fitstream.operations import Last, MapBatch
 from fitstream.packing import unpack_samples
 from fitstream.policy import DEFAULT, Policy
 from fitstream.sources.base import Sequential, Source
@@ -71,6 +71,7 @@ class Plan:
         budget_bytes: What the user allows.
         needs: What the sums were made of.
         policy: What becomes of samples that can't be made.
+        finishes: What is done to finished batches, with the places in the dataset's chain.
         padded: Numbers of the leaves that are padded to the longest sample of the batch.
         most_slots: Slots that batches of free form may have; 0 where all batches have the first one's shapes. The ring
             then begins with one small slot, and is as large as the budget and this allow once a batch is there.
@@ -107,6 +108,7 @@ class Plan:
     budget_bytes: int
     needs: Needs
     policy: Policy = DEFAULT
+    finishes: tuple[tuple[int, MapBatch], ...] = ()
     most_slots: int = 0
     padded: tuple[int, ...] = ()
 

@@ -13,7 +13,7 @@ from fitstream.budget import SHARE_OF_PROCESSES, Fitted, Needs
 from fitstream.chain import Recipe
 from fitstream.errors import PlanError
 from fitstream.machine import available_cores, available_memory_bytes, is_opening, why_no_processes
-from fitstream.operations import Batch, Operation
+from fitstream.operations import Batch, Operation, finishes_of
 from fitstream.padding import lengthened, lengths_spec, padded_leaves
 from fitstream.plan import Plan
 from fitstream.policy import DEFAULT, Policy
@@ -107,7 +107,7 @@ def make_plan(
         large_bytes=fitted.large_bytes, queue_bytes=needs.queue_bytes(fitted.lane_count, fitted.process_count),
         process_bytes=needs.process_bytes(fitted.lane_count, fitted.process_count), area_bytes=needs.area_bytes,
         room_count=needs.room_count(fitted.lane_count, fitted.process_count), index_bytes=needs.index_bytes,
-        budget_bytes=budget, needs=needs, policy=policy, padded=padded,
+        budget_bytes=budget, needs=needs, policy=policy, finishes=finishes_of(operations), padded=padded,
     )
     # fmt: on
 
@@ -181,7 +181,7 @@ def _sizes(
         + (source.block_bytes if isinstance(source, Source) else 0),
         "waiting_bytes": chunk_rows * first.raw_bytes,
         "hands_on": bool(recipe.stages),
-        "index_bytes": index_bytes + lengths_bytes,
+        "index_bytes": index_bytes + lengths_bytes + (0 if order is None else order.index_bytes),
         "worker_bytes": _WORKER_BYTES + (_CODEC_BYTES if recipe.image_options is not None else 0),
         "result_bytes": first.result_bytes,
         "shared_bytes": memory_bytes,

@@ -17,9 +17,9 @@ from fitstream.buckets import Lengths
 from fitstream.chain import Chain, Recipe
 from fitstream.errors import FitstreamError, PlanError, SampleError
 from fitstream.memory import shared_copy
-from fitstream.operations import Batch, Decode, Map, Operation
+from fitstream.operations import Batch, Operation, stages_of
 from fitstream.packing import TooBig, Unpackable, pack_samples
-from fitstream.sampling import Order, Shard, Shuffle, Split, Take
+from fitstream.sampling import Draw, Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
 from fitstream.sources.base import Sequential, Source
 from fitstream.spec import ArraySpec, Structure, array_spec, copied, format_bytes, whole_rows
@@ -32,9 +32,8 @@ _LENGTH_BYTES, _LENGTH_ROWS = 2**30, 4096
 
 def recipe_of(source: Source | Sequential, operations: Sequence[Operation]) -> Recipe:
     """What a lane does to make samples of a dataset."""
-    stages = [operation for operation in operations if isinstance(operation, (Decode, Map))]
     seed = next((operation.seed for operation in operations if isinstance(operation, Shuffle)), 0)
-    return Recipe(source if isinstance(source, Source) else None, tuple(enumerate(stages)), seed)
+    return Recipe(source if isinstance(source, Source) else None, stages_of(operations), seed)
 
 
 def sample_order(source: Source, operations: Sequence[Operation]) -> Order:
@@ -43,7 +42,7 @@ def sample_order(source: Source, operations: Sequence[Operation]) -> Order:
     for operation in operations:
         if isinstance(operation, Batch):
             break
-        if isinstance(operation, (Take, Split, Shard, Shuffle)):
+        if isinstance(operation, (Take, Split, Draw, Shard, Shuffle)):
             chosen.append(operation)
     return Order(len(source), chosen)
 

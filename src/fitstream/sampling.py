@@ -1,14 +1,8 @@
 """Which sample comes at which place: pure functions of (seed, pass, count), nothing stored.
 
-The order of a pass is a keyed permutation of `range(count)` that is evaluated where it is needed, so a billion samples
-cost no memory and resuming needs no replay (law 6). The permutation is a balanced Feistel network over the smallest
-even number of bits that holds `count`, with cycle walking: a value that falls outside the range is sent through the
-network again until it falls inside. Both are textbook constructions (Luby and Rackoff, "How to construct pseudorandom
-permutations from pseudorandom functions", 1988; Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
-The domain is less than four times `count`, so a value walks fewer than four steps on average.
-
-The round function is the finaliser of SplitMix64 (Steele, Lea and Flood, 2014) over the half word xor a round key.
-Round keys come from BLAKE2b of (seed, pass, purpose), so any two passes have unrelated orders, on every machine.
+The order of a pass is a keyed permutation of `range(count)` that is evaluated where it is needed (`permutation`), so a
+billion samples cost no memory and resuming needs no replay (law 6). Draws with replacement, balanced draws and the
+shuffling of blocks are computed as well (`draws`); what depends on labels keeps the positions by class.
 
 Random transforms draw from Philox, a counter-based generator: its key is (seed, place in the chain), its counter starts
 at (pass, occurrence, index), so each sample's stream is its own, whichever lane computes it and however often.
@@ -23,98 +17,29 @@ from typing import TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
+from fitstream.draws import Chunks, Laid, Places, Strata, drawn_by_class, drawn_places
+from fitstream.permutation import MAX_COUNT, Indices, Permutation, derive
+
 __all__ = [
     "MAX_COUNT",
+    "Chunks",
+    "Draw",
     "Indices",
     "Order",
     "Permutation",
+    "Places",
     "Selection",
     "Shard",
     "Shuffle",
     "Split",
+    "Strata",
     "Take",
     "sample_rng",
 ]
 
-Indices = npt.NDArray[np.int64]
-
-#: The largest count that a permutation takes: the domain must stay inside 62 bits.
-MAX_COUNT = 1 << 60
-
-_ROUNDS = 6
 _BLOCK, _KEPT_BLOCKS = 4096, 4
-
-
-def _derive(words: int, *parts: object) -> tuple[int, ...]:
-    """Derive `words` independent 64-bit integers from a tuple of integers and strings."""
-    import hashlib  # loads OpenSSL, which is slow, and nothing needs it before an order is computed
-
-    text = "\x1f".join(str(part) for part in parts).encode()
-    out: list[int] = []
-    block = 0
-    while len(out) < words:
-        digest = hashlib.blake2b(text, digest_size=64, salt=block.to_bytes(16, "little")).digest()
-        out += [int.from_bytes(digest[i : i + 8], "little") for i in range(0, 64, 8)]
-        block += 1
-    return tuple(out[:words])
-
-
-def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-@final
-class Permutation:
-    """A bijection of `range(count)` chosen by its keys, computed on demand.
-
-    Args:
-        count: Size of the range, from 0 to 2**60.
-        keys: Integers and strings that name this permutation; equal keys give equal permutations.
-    """
-
-    __slots__ = ("_half_bits", "_half_mask", "_keys", "count")
-
-    def __init__(self, count: int, keys: Sequence[int | str]) -> None:
-        if not 0 <= count <= MAX_COUNT:
-            raise ValueError(f"count must be from 0 to 2**60, not {count}")
-        self.count = count
-        bits = max(2, (count - 1).bit_length())
-        self._half_bits = (bits + 1) // 2
-        self._half_mask = np.uint64((1 << self._half_bits) - 1)
-        self._keys = tuple(np.uint64(key) for key in _derive(_ROUNDS, "order", *keys))
-
-    def __call__(self, positions: npt.ArrayLike) -> Indices:
-        """Map positions to indices, elementwise.
-
-        Args:
-            positions: Integers in `range(count)`, any shape.
-        Returns:
-            int64 array of the same shape.
-        Raises:
-            IndexError: If a position is outside the range.
-        """
-        where = np.asarray(positions, dtype=np.int64)
-        if where.size == 0:
-            return where.copy()
-        if int(where.min()) < 0 or int(where.max()) >= self.count:
-            raise IndexError(f"positions must be in range({self.count})")
-        out = self._network(where.astype(np.uint64).ravel())
-        limit = np.uint64(self.count)
-        outside = np.flatnonzero(out >= limit)
-        while outside.size:
-            walked = self._network(out[outside])
-            out[outside] = walked
-            outside = outside[walked >= limit]
-        return out.astype(np.int64).reshape(where.shape)
-
-    def _network(self, values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        shift = np.uint64(self._half_bits)
-        left, right = values >> shift, values & self._half_mask
-        for key in self._keys:
-            left, right = right, left ^ (_mix(right ^ key) & self._half_mask)
-        return (left << shift) | right
+#: Passes whose order of blocks is kept: with `last="wrap"` a batch is of two.
+_KEPT_PASSES = 2
 
 
 @final
@@ -128,11 +53,23 @@ class Take:
 @final
 @dataclass(frozen=True, slots=True)
 class Split:
-    """`count` samples from place `first` on of a permutation keyed by `seed`."""
+    """`count` samples from place `first` on of a permutation keyed by `seed`; or those at `places`."""
 
     first: int
     count: int
     seed: int
+    places: Places | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """`count` samples drawn anew each pass, keyed by `seed`; of all classes equally many with `strata`."""
+
+    count: int
+    seed: int
+    replacement: bool
+    strata: Strata | None = None
 
 
 @final
@@ -147,12 +84,13 @@ class Shard:
 @final
 @dataclass(frozen=True, slots=True)
 class Shuffle:
-    """Another order each pass, keyed by `seed`."""
+    """Another order each pass, keyed by `seed`: of all samples, or of blocks and of samples within some of them."""
 
     seed: int
+    chunks: Chunks | None = None
 
 
-Selection: TypeAlias = Take | Split | Shard | Shuffle
+Selection: TypeAlias = Take | Split | Draw | Shard | Shuffle
 
 
 @final
@@ -164,7 +102,7 @@ class Order:
         selections: What chooses and orders them, first to last.
     """
 
-    __slots__ = ("_blocks", "_counts", "_permutations", "count", "selections")
+    __slots__ = ("_blocks", "_counts", "_laid", "_permutations", "count", "selections")
 
     def __init__(self, count: int, selections: Sequence[Selection] = ()) -> None:
         self.selections = tuple(selections)
@@ -174,7 +112,7 @@ class Order:
             match selection:
                 case Take(wanted):
                     count = min(count, wanted)
-                case Split(_, wanted, _):
+                case Split(_, wanted) | Draw(wanted):
                     count = wanted
                 case Shard(index, ranks):
                     count = max(0, -(-(count - index) // ranks))
@@ -183,6 +121,26 @@ class Order:
         self.count = count
         self._permutations: dict[tuple[int, int], Permutation] = {}
         self._blocks: dict[tuple[int, int], Indices] = {}
+        self._laid: dict[tuple[int, int], Laid] = {}
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a sample may come more than once in a pass."""
+        return any(isinstance(one, Draw) and one.replacement for one in self.selections)
+
+    @property
+    def index_bytes(self) -> int:
+        """Memory of what is stored of the order: positions by class, edges of blocks."""
+        held = 0
+        for one in self.selections:
+            match one:
+                case Split(places=Places(values)):
+                    held += values.nbytes
+                case Draw(strata=Strata(members, starts)):
+                    held += members.nbytes + starts.nbytes
+                case Shuffle(chunks=Chunks(edges, _, places)):
+                    held += (1 + 3 * _KEPT_PASSES) * edges.nbytes + (0 if places is None else places.nbytes)
+        return held
 
     def indices(self, pass_index: int, positions: npt.ArrayLike) -> Indices:
         """Source indices `(positions,)` int64 of positions in `range(count)` of a pass."""
@@ -191,17 +149,27 @@ class Order:
             match self.selections[place]:
                 case Take():
                     pass
+                case Split(_, _, _, Places(values)):
+                    where = values[where].astype(np.int64)
                 case Split(first, _, seed):
                     where = self._permutation(place, 0, seed, "split")(where + first)
+                case Draw(_, seed, False, None):
+                    where = self._permutation(place, pass_index, seed, "sample")(where)
+                case Draw(_, seed, _, None):
+                    where = drawn_places(where, self._counts[place], seed, pass_index)
+                case Draw(count, seed, replacement, Strata() as strata):
+                    where = drawn_by_class(where, count, strata, seed, pass_index, replacement=replacement)
                 case Shard(index, ranks):
                     where = where * ranks + index
+                case Shuffle(seed, Chunks() as chunks):
+                    where = self._chunks(place, pass_index, seed, chunks)(where)
                 case Shuffle(seed):
                     where = self._permutation(place, pass_index, seed, "shuffle")(where)
         return where
 
     def drawn(self, pass_index: int, *keys: int) -> int:
         """A source index drawn at random from a pass; equal keys draw equal ones."""
-        position = _derive(1, "drawn", pass_index, *keys)[0] % self.count
+        position = derive(1, "drawn", pass_index, *keys)[0] % self.count
         return int(self.indices(pass_index, [position])[0])
 
     def span(self, pass_index: int, start: int, stop: int) -> Indices:
@@ -226,6 +194,14 @@ class Order:
             self._blocks[pass_index, block] = found
         return found
 
+    def _chunks(self, place: int, pass_index: int, seed: int, chunks: Chunks) -> Laid:
+        found = self._laid.get((place, pass_index))
+        if found is None:
+            if len(self._laid) >= _KEPT_PASSES:
+                self._laid.clear()
+            found = self._laid[place, pass_index] = Laid(chunks, seed, pass_index)
+        return found
+
     def _permutation(self, place: int, pass_index: int, seed: int, purpose: str) -> Permutation:
         found = self._permutations.get((place, pass_index))
         if found is None:
@@ -244,7 +220,7 @@ def sample_rng(seed: int, place: int, pass_index: int, index: int, occurrence: i
         place: The operation's place in the chain, from 0.
         pass_index: The pass, from 0.
         index: The sample's index in its source.
-        occurrence: How often the index came before in the same pass (sampling with replacement).
+        occurrence: With replacement, the sample's place in its pass: it may come several times; else 0.
     Returns:
         A generator over Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
     """
@@ -257,7 +233,7 @@ def _philox_key(seed: int, place: int) -> npt.NDArray[np.uint64]:
     if key is None:
         if len(_KEYS) >= 1024:
             _KEYS.clear()
-        key = _KEYS[seed, place] = np.array(_derive(2, "transform", seed, place), dtype=np.uint64)
+        key = _KEYS[seed, place] = np.array(derive(2, "transform", seed, place), dtype=np.uint64)
     return key
 
 

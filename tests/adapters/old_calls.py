@@ -1,8 +1,9 @@
 """A program that uses each old argument of the table for real: builds the layer and calls it. For test_run_names.
-# ruff: noqa: B018, C408, E402, F401, F403, F405, N812
 
 Each case is an old call and what must come of it: a layer's new settings, or a shape. Keras 1's.
 """
+
+# ruff: noqa: C408, F403, F405, N812
 
 import json
 import sys
@@ -12,7 +13,7 @@ from keras import backend as K
 from keras.callbacks import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
 from keras.constraints import maxnorm
 from keras.engine.topology import Layer
-from keras.layers import *  # noqa: F403
+from keras.layers import *
 from keras.layers import LSTM, Conv2D, Dense, Embedding, Input, MaxPooling2D
 from keras.models import Model, Sequential
 from keras.optimizers import SGD, Adadelta, Adagrad, Adam, Adamax, Nadam, RMSprop
@@ -320,9 +321,9 @@ def merge_as_a_function():
     a, b = Input((4,)), Input((4,))
     wanted = {"concat": 8, "sum": 4, "mul": 4, "ave": 4, "max": 4, "dot": 1, "cos": 1}
     for mode, size in wanted.items():
-        merged = merge([a, b], mode=mode, **({"dot_axes": 1} if mode in ("dot", "cos") else {}))  # noqa: F405
+        merged = merge([a, b], mode=mode, **({"dot_axes": 1} if mode in ("dot", "cos") else {}))
         assert K.int_shape(merged) == (None, size), (mode, merged.shape)
-    double = merge([a, b], mode=lambda both: both[0] + both[1], output_shape=(4,))  # noqa: F405
+    double = merge([a, b], mode=lambda both: both[0] + both[1], output_shape=(4,))
     assert K.int_shape(double) == (None, 4)
 
 

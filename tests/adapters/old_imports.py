@@ -1,4 +1,4 @@
-"""A program that imports what Keras 1 and 2 had, in every old way, and says of each what came of it. For test_run_names."""
+"""A program that imports what Keras 1 and 2 had, in every old way, and says what came of it. For test_run_names."""
 
 import json
 import sys

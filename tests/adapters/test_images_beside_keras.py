@@ -58,6 +58,7 @@ def test_a_seed_draws_the_same_transformation(options: dict[str, Any], seed: int
 @pytest.mark.parametrize("theta", [-70, 30])
 @pytest.mark.parametrize("zx", [0.7, 1.4])
 def test_warping_is_the_transposed_of_what_keras_3_does(x: Any, theta: float, zx: float) -> None:
+    pytest.importorskip("scipy")
     # Keras 3 swaps rows and columns; Keras 1 and 2, whose programs these are, did not.
     how = {"theta": theta, "zx": zx, "tx": 1.5, "ty": -2, "shear": 10, "channel_axis": 2}
     one = ours.apply_affine_transform(x[0], **how)

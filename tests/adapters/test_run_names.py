@@ -1,4 +1,4 @@
-"""Every import path, name and argument of the table of renames, used for real in a program that `fitstream run` runs."""
+"""Every import path, name and argument of the table of renames, used for real in a program under `fitstream run`."""
 
 from __future__ import annotations
 

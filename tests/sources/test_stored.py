@@ -15,6 +15,7 @@ import fitstream as fs
 from fitstream.errors import SourceError
 from fitstream.sources import stored
 from fitstream.sources.arrays import ArraySource
+from fitstream.sources.read_ahead import ReadAhead
 
 COUNT = 200
 ORDERS = {
@@ -218,7 +219,7 @@ def test_the_pages_of_mapped_rows_are_asked_for_only_after_a_slow_gather(
 ) -> None:
     np.save(tmp_path / "x.npy", numbers())
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")[10:]
-    ahead = stored.ReadAhead.of(np.asarray(mapped))
+    ahead = ReadAhead.of(np.asarray(mapped))
     if ahead is None:
         pytest.skip("needs Linux")
     out = np.empty((16, 3), np.float32)
@@ -238,4 +239,4 @@ def test_the_pages_of_mapped_rows_are_asked_for_only_after_a_slow_gather(
 
 
 def test_arrays_in_memory_have_no_pages_to_ask_for() -> None:
-    assert stored.ReadAhead.of(numbers()) is None
+    assert ReadAhead.of(numbers()) is None

@@ -189,7 +189,7 @@ def test_one_column_in_a_list_is_a_vector_of_one():
 
 @pytest.mark.parametrize("options", [{"label_mode": "categorical"}, {"label_mode": "binary"}, {"classes": ["a"]}])
 def test_several_label_columns_are_no_classes(options):
-    with pytest.raises(PlanError, match="is for one label column, but 2 make"):
+    with pytest.raises(PlanError, match="is for one class a sample, but 2 columns"):
         read_table([["a", 1, 2]], **options)
 
 

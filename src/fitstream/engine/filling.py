@@ -13,7 +13,6 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.chain import Filler
 from fitstream.engine.board import Board
 from fitstream.engine.free_form import Place, fill_free_form, room_for
 from fitstream.engine.job import Job
@@ -21,6 +20,7 @@ from fitstream.engine.rescue import Filled, Rescue, Work
 from fitstream.engine.ring import Slot
 from fitstream.engine.tokens import FINE, Chunk, Outcome
 from fitstream.failures import RowError
+from fitstream.filler import Filler
 from fitstream.machine import thread_fault_count
 
 __all__ = ["Filling", "Progress", "fill_chunk", "fill_rows", "open_slot"]
@@ -200,11 +200,12 @@ def fill_rows(
         return Filled(1, ())
     if job.order is None:
         indices = np.arange(work.first_index, work.first_index + work.row_count, dtype=np.int64)
-        passes = np.full(work.row_count, work.pass_index, dtype=np.int64)
+        passes, draws = np.full(work.row_count, work.pass_index, dtype=np.int64), None
     else:
         whole = job.order.rows(work.pass_index, work.step)
         part = slice(work.start, work.start + work.row_count)
         indices, passes = whole.indices[part], whole.passes[part]
+        draws = None if whole.draws is None else whole.draws[part]
     rescue = None if job.policy.on_bad_sample == "raise" else Rescue(job, filler, leaves, work, goes_on)
     try:
         if job.whole_batches or work.attempt:
@@ -213,7 +214,8 @@ def fill_rows(
             if rescue is not None:
                 return rescue.fill_one(int(indices[0]), int(passes[0]), raw)
             return Filled(filler.fill_whole(leaves, int(indices[0]), int(passes[0]), raw), ())
-        filler.fill(leaves, work.start, indices, passes, given, goes_on, None if rescue is None else rescue.take_in)
+        on_bad = None if rescue is None else rescue.take_in
+        filler.fill(leaves, work.start, indices, passes, given, goes_on, on_bad, draws)
         return Filled(work.row_count, () if rescue is None else rescue.bad)
     finally:
         leaves = ()  # who keeps an error keeps this frame, which must not keep the batch's memory

@@ -10,9 +10,10 @@ from typing import Any, final
 
 from fitstream.batching import BatchOrder
 from fitstream.budget import Needs
-from fitstream.chain import Chain, Filler, Recipe
+from fitstream.chain import Chain, Recipe
 from fitstream.engine.sending import Parcel, Unsendable, pack
 from fitstream.errors import PlanError
+from fitstream.filler import Filler
 from fitstream.plan import Plan
 from fitstream.policy import Policy
 from fitstream.scratch import Allowance, Arena

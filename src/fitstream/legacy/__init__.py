@@ -8,9 +8,10 @@ from fitstream.legacy.enqueuers import GeneratorEnqueuer, OrderedEnqueuer
 from fitstream.legacy.sequence import Sequence
 
 if TYPE_CHECKING:
+    from fitstream.legacy.image_generator import ImageDataGenerator
     from fitstream.legacy.installing import install
 
-__all__ = ["GeneratorEnqueuer", "OrderedEnqueuer", "Sequence", "install"]
+__all__ = ["GeneratorEnqueuer", "ImageDataGenerator", "OrderedEnqueuer", "Sequence", "install"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from fitstream.legacy.installing import install
 
         return install
+    if name == "ImageDataGenerator":  # needs Pillow and OpenCV
+        from fitstream.legacy.image_generator import ImageDataGenerator
+
+        return ImageDataGenerator
     raise AttributeError(f"module 'fitstream.legacy' has no attribute {name!r}")

@@ -50,7 +50,9 @@ def as_raised(error: Exception) -> Exception:
         both: Any = _both(type(error), origin)
         made: Exception = both.__new__(both)
         made.args = error.args
-        vars(made).update(vars(error))
+        for name, value in vars(error).items():
+            # Some types keep what has the same name, such as `reason`, outside the dict.
+            setattr(made, name, value)
     except Exception:  # noqa: BLE001  a program's own exception class may do anything when it is made
         return error
     made.__cause__ = error.__cause__

@@ -39,12 +39,33 @@ def _other_name(name: str) -> str:
 
 
 def install_log_names() -> None:
-    """Make every `CallbackList` of Keras tell callbacks both names. Calling it again changes nothing."""
+    """Make every `CallbackList` of Keras tell callbacks both names, which they may monitor then.
+
+    Calling it again changes nothing.
+    """
     kind = keras.callbacks.CallbackList
     for name in _HOOKS:
         hook = getattr(kind, name)
         if not hasattr(hook, "__wrapped__"):
             setattr(kind, name, _telling(hook))
+    for monitor in keras.callbacks.EarlyStopping.__mro__:
+        own = vars(monitor).get("_set_monitor_op")
+        if own is not None and not hasattr(own, "__wrapped__"):
+            monitor._set_monitor_op = _by_name(own)
+
+
+def _by_name(own: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Whether more is better, where Keras 3 can't tell by the metric: as Keras 2 told by the name."""
+
+    @functools.wraps(own)
+    def call(callback: Any) -> None:
+        try:
+            own(callback)
+        except ValueError:
+            callback.mode = "max" if "acc" in callback.monitor else "min"
+            own(callback)
+
+    return call
 
 
 def _telling(hook: Callable[..., Any]) -> Callable[..., Any]:

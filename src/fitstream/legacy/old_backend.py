@@ -5,6 +5,7 @@ Keras 3 keeps a handful of these functions. What is missing here too has no equa
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, final
@@ -70,7 +71,17 @@ ops = keras.ops
 def _renamed(name: str) -> Callable[..., Any]:
     """One that is called otherwise, and means the same."""
     found: Callable[..., Any] = getattr(ops, name)
-    return found
+
+    @functools.wraps(found)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        # Some of Keras 3's functions don't take its variables on every backend.
+        return found(*map(_tensor, args), **kwargs)
+
+    return call
+
+
+def _tensor(x: Any) -> Any:
+    return ops.convert_to_tensor(x) if isinstance(x, keras.Variable) else x
 
 
 abs = _renamed("abs")  # noqa: A001
@@ -202,7 +213,7 @@ def cast_to_floatx(x: Any) -> Any:  # noqa: D103
 def switch(condition: Any, then_expression: Any, else_expression: Any) -> Any:  # noqa: D103
     first = then_expression() if callable(then_expression) else then_expression
     second = else_expression() if callable(else_expression) else else_expression
-    return ops.where(ops.cast(condition, "bool"), first, second)
+    return ops.where(ops.cast(condition, "bool"), _tensor(first), _tensor(second))
 
 
 def map_fn(fn: Any, elems: Any, name: str | None = None, dtype: Any = None) -> Any:  # noqa: D103
@@ -349,7 +360,7 @@ def function(inputs: Any, outputs: Any, updates: Any = None, **kwargs: Any) -> C
         training = bool(values[phases[0]]) if phases else False
         arrays = [value for place, value in enumerate(values) if place not in phases]
         given = [ops.convert_to_tensor(value) for value in arrays]
-        results = model(given, training=training)
-        return [ops.convert_to_numpy(one) for one in results]
+        # A model of one output gives it bare.
+        return [ops.convert_to_numpy(one) for one in keras.tree.flatten(model(given, training=training))]
 
     return call

@@ -16,6 +16,8 @@ def install() -> None:
     """Let the callbacks of Keras 3 do what the old ones did."""
     for name in ("EarlyStopping", "ModelCheckpoint", "ReduceLROnPlateau"):
         _choose_direction(getattr(keras.callbacks, name))
+    for name in ("LearningRateScheduler", "ReduceLROnPlateau"):
+        _log_rate(getattr(keras.callbacks, name))
     _any_file(keras.callbacks.ModelCheckpoint)
 
 
@@ -38,6 +40,19 @@ def _choose_direction(callback: Any) -> None:
         make(*given.args, **given.kwargs)
 
     callback.__init__ = __init__
+
+
+def _log_rate(callback: Any) -> None:
+    """The rate by its old name too, which History and the callbacks behind it read."""
+    end = callback.on_epoch_end
+
+    @functools.wraps(end)
+    def on_epoch_end(self: Any, epoch: int, logs: Any = None) -> None:
+        end(self, epoch, logs)
+        if logs and "learning_rate" in logs:
+            logs["lr"] = logs["learning_rate"]
+
+    callback.on_epoch_end = on_epoch_end
 
 
 def _any_file(callback: Any) -> None:

@@ -101,6 +101,9 @@ def _compiling(original: Any) -> Any:
         for argument, names in read_renames().strings.items():
             if argument in given.arguments:
                 given.arguments[argument] = _named(given.arguments[argument], names)
+        for argument in ("metrics", "weighted_metrics"):
+            if argument in given.arguments:
+                given.arguments[argument] = _for_each_output(self, given.arguments[argument])
         owner = getattr(optimizer, "_old_owner", None)
         if owner is not None and owner != id(self):
             # Keras 3 ties an optimizer to the variables of one model; programs share it, above all those for GANs.
@@ -122,6 +125,22 @@ def _named(value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
         return {key: _named(one, names) for key, one in value.items()}
     return value
+
+
+def _for_each_output(model: Any, metrics: Any) -> Any:
+    """Metrics of a model with several outputs: a flat list meant all of them for each output."""
+    try:
+        count = len(model.outputs)
+    except (AttributeError, TypeError):
+        return metrics  # a model that doesn't know its outputs yet
+    flat = isinstance(metrics, (list, tuple)) and not any(isinstance(one, (list, tuple, dict)) for one in metrics)
+    if count < 2 or not flat or not metrics or None in metrics:
+        return metrics
+    return [[_copy(one) for one in metrics] for _ in range(count)]
+
+
+def _copy(metric: Any) -> Any:
+    return type(metric).from_config(metric.get_config()) if hasattr(metric, "get_config") else metric
 
 
 def _metrics_names(self: Any) -> list[str]:

@@ -18,11 +18,11 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any, final
 
-from fitstream.legacy.old_names import find, names_of
-from fitstream.legacy.program import OldName, calls_itself
+from fitstream.legacy.old_names import find, install_names, names_of
+from fitstream.legacy.program import OldName, calls_itself, program
 from fitstream.legacy.renames import read_renames
 
-__all__ = ["OldModule", "canonical", "install_modules"]
+__all__ = ["OldImports", "OldModule", "canonical", "install_modules", "old_imports"]
 
 #: What begins a path into Keras inside TensorFlow; the longest first.
 _INSIDE_TENSORFLOW = (
@@ -34,12 +34,40 @@ _INSIDE_TENSORFLOW = (
 )
 
 
-def install_modules() -> None:
-    """Make old import paths work in this process. Twice does no harm."""
-    if any(isinstance(finder, _Finder) for finder in sys.meta_path):
+def install_modules(adapt: Callable[[], None]) -> None:
+    """Make old import paths work in this process. Twice does no harm.
+
+    Args:
+        adapt: Called once Keras is imported, as soon as it is.
+    """
+    if _installed():
         return
-    sys.meta_path.insert(0, _Finder())
+    sys.meta_path.insert(0, _Finder(adapt))
     builtins.__import__ = _Importing(builtins.__import__)
+
+
+def _installed() -> bool:
+    return any(isinstance(finder, _Finder) for finder in sys.meta_path)
+
+
+def old_imports() -> OldImports | None:
+    """What has old import paths work in worker processes as well; None where they don't work here.
+
+    To be sent ahead of what may need them: modules of the program that workers import by name, above all.
+    """
+    return OldImports() if _installed() else None
+
+
+@final
+class OldImports:
+    """Unpickled, it makes old import paths work there, and the old names in Keras's modules. Training needs more."""
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return _in_worker, ()
+
+
+def _in_worker() -> None:
+    install_modules(install_names)
 
 
 def canonical(name: str) -> str | None:
@@ -77,22 +105,21 @@ class OldModule(ModuleType):
         return find(parent, name)(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
-        # Worker processes have no finder until one of these arrives.
-        return _load, (self.__name__,)
-
-
-def _load(name: str) -> ModuleType:
-    install_modules()
-    return importlib.import_module(name)
+        # Not by importing it, as other modules: that would load Keras in worker processes.
+        return OldModule, (self.__name__,)
 
 
 @final
 class _Finder(MetaPathFinder, Loader):
+    def __init__(self, adapt: Callable[[], None]) -> None:
+        self._adapt = adapt
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname == "keras":
-            return _followed(fullname, path)
+            program.settle_backend()
+            return _followed(fullname, path, self._adapt)
         if (
             fullname not in read_renames().modules or _elsewhere(fullname, path) is not None
         ):  # what is installed goes first
@@ -106,7 +133,7 @@ class _Finder(MetaPathFinder, Loader):
         pass
 
 
-def _followed(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+def _followed(name: str, path: Sequence[str] | None, adapt: Callable[[], None]) -> ModuleSpec | None:
     """Where Keras is, with a loader that adapts it once it is loaded."""
     spec = _elsewhere(name, path)
     if spec is not None and spec.loader is not None:
@@ -114,7 +141,6 @@ def _followed(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
 
         def exec_module(module: ModuleType) -> None:
             execute(module)
-            adapt = importlib.import_module("fitstream.legacy.adapting").adapt
             adapt()
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]

@@ -13,11 +13,21 @@ from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
+import numpy.typing as npt
 
 from fitstream.legacy.program import OldName, program
 from fitstream.legacy.renames import read_renames
 
-__all__ = ["Gone", "HDF5Matrix", "find", "install_names", "multi_gpu_model", "names_of", "print_summary"]
+__all__ = [
+    "Gone",
+    "HDF5Matrix",
+    "find",
+    "install_names",
+    "multi_gpu_model",
+    "names_of",
+    "print_summary",
+    "to_categorical",
+]
 
 
 @final
@@ -95,6 +105,26 @@ def _finder(module_name: str) -> Callable[[str], Any]:
         return find(module_name, name)
 
     return __getattr__
+
+
+def to_categorical(
+    y: Any, num_classes: int | None = None, dtype: str = "float32", *, nb_classes: int | None = None
+) -> npt.NDArray[Any]:
+    """Keras 2's function: class indices as rows of zeros with a one. In NumPy, so that workers need no Keras for it.
+
+    Args:
+        y: Integers from 0, `(samples,)` or `(samples, 1)`, or with more axes before.
+        num_classes: None for the largest of them and one.
+        dtype: Of what is returned.
+        nb_classes: Keras 1's name of `num_classes`.
+    Returns:
+        `(samples, num_classes)`, or with the axes before.
+    """
+    indices = np.asarray(y, dtype="int64")
+    shape = indices.shape[:-1] if indices.ndim > 1 and indices.shape[-1] == 1 else indices.shape
+    num_classes = num_classes or nb_classes or int(indices.max()) + 1
+    rows: npt.NDArray[Any] = np.eye(num_classes, dtype=dtype)[indices.reshape(shape)]
+    return rows
 
 
 def multi_gpu_model(model: Any, gpus: Any = None, *args: Any, **kwargs: Any) -> Any:

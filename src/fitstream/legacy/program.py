@@ -6,6 +6,7 @@ can't be translated is an `OldName` error with that line.
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 from pathlib import Path
@@ -42,13 +43,22 @@ class Program:
 
     Attributes:
         keras: 1 or 2: whose positional arguments it uses.
+        backend: What Keras runs on where the program asks for a backend that is gone.
         tensorflow: Whether it uses `tensorflow.keras`, whose defaults and orders were those of Keras 3 in places.
     """
 
     def __init__(self) -> None:
         self.keras: Literal[1, 2] = 2
         self.tensorflow = False
+        self.backend = "tensorflow"
         self._told: set[str] = set()
+
+    def settle_backend(self) -> None:
+        """Choose another backend than the one that the program's environment asks for, if Keras 3 lost it."""
+        asked = os.environ.get("KERAS_BACKEND", "")
+        if asked in ("theano", "cntk"):
+            os.environ["KERAS_BACKEND"] = self.backend
+            self.tell(f"KERAS_BACKEND={asked} -> {self.backend}")
 
     def tell(self, translation: str) -> None:
         """Say on standard error what was translated, the first time that it is."""

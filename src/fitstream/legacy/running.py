@@ -63,7 +63,8 @@ class Script:
     def __call__(self) -> None:
         """Run it. What it raises comes out."""
         program.keras, program.tensorflow = self.keras, self.tensorflow
-        old_modules.install_modules()
+        program.backend = os.environ.get("KERAS_BACKEND", program.backend)
+        old_modules.install_modules(_adapt)
         try:
             exec(self._begin(), vars(sys.modules["__main__"]))  # noqa: S102  it is the user's own program
         except SystemExit:
@@ -92,6 +93,13 @@ class Script:
         if not sys.flags.safe_path:
             sys.path[0] = os.path.dirname(os.path.realpath(file))
         return compile(parse(self.path), file, "exec", dont_inherit=True)
+
+
+def _adapt() -> None:
+    # It needs Keras.
+    from fitstream.legacy.adapting import adapt
+
+    adapt()
 
 
 def _cut(error: BaseException) -> None:

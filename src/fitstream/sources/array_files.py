@@ -22,7 +22,7 @@ import numpy.typing as npt
 from fitstream.errors import SourceError
 from fitstream.spec import Structure, format_bytes
 
-__all__ = ["with_files_mapped"]
+__all__ = ["npy_in", "with_files_mapped"]
 
 _HDF5 = (".h5", ".hdf5", ".he5", ".mat")
 #: NumPy's own limit, up to which its parser is safe.
@@ -74,22 +74,42 @@ def _opened(path: str) -> Any:
         raise SourceError(f"the file can't be read: {error}.", file=path) from None
 
 
+def npy_in(data: npt.NDArray[np.uint8], path: str, what: str) -> npt.NDArray[Any]:
+    """The array of a whole `.npy` file in memory, `(bytes,)`; a view of it.
+
+    Args:
+        path: Of the file that holds it, for errors, as `what` in it.
+    Raises:
+        SourceError: If it is damaged, or holds objects.
+    """
+    file = io.BytesIO(data.data)
+    shape, fortran, dtype = _header(file, path, what)
+    _check_fits(shape, dtype, len(data) - file.tell(), path, what)
+    count = math.prod(shape)
+    values = data[file.tell() : file.tell() + count * dtype.itemsize]
+    return np.frombuffer(values, dtype, count).reshape(shape, order="F" if fortran else "C")
+
+
 def _mapped(file: BinaryIO, path: str, what: str, start: int, end: int) -> npt.NDArray[Any]:
     """Map the array that a `.npy` header at `start` describes; it must end by `end`."""
     file.seek(start)
     shape, fortran, dtype = _header(file, path, what)
+    if _check_fits(shape, dtype, end - file.tell(), path, what) == 0:
+        return np.empty(shape, dtype)
+    return np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
+
+
+def _check_fits(shape: tuple[int, ...], dtype: np.dtype[Any], left_bytes: int, path: str, what: str) -> int:
     if dtype.hasobject:
         raise SourceError(f"{what} holds Python objects (dtype {dtype}), {_PICKLED}.", file=path)
     count_bytes = math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or count_bytes > end - file.tell():
+    if min(shape, default=0) < 0 or count_bytes > left_bytes:
         raise SourceError(
-            f"{what} declares {dtype}{list(shape)}, {format_bytes(count_bytes)}, but {format_bytes(end - file.tell())} "
+            f"{what} declares {dtype}{list(shape)}, {format_bytes(count_bytes)}, but {format_bytes(left_bytes)} "
             "follow its header. It is cut off or damaged: restore it.",
             file=path,
         )
-    if count_bytes == 0:
-        return np.empty(shape, dtype)
-    return np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
+    return count_bytes
 
 
 def _header(file: BinaryIO, path: str, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

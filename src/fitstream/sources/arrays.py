@@ -5,6 +5,7 @@ Arrays are never copied as a whole: a lane takes the rows of a chunk in one call
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, final
@@ -17,7 +18,8 @@ from fitstream.memory import is_mapped
 from fitstream.sampling import Indices
 from fitstream.scratch import Arena
 from fitstream.sources.base import Reader, Source
-from fitstream.sources.stored import ReadAhead, StoredArray
+from fitstream.sources.read_ahead import ReadAhead
+from fitstream.sources.stored import StoredArray
 from fitstream.spec import Structure
 
 __all__ = ["ArraySource", "SequenceSource"]
@@ -32,11 +34,12 @@ class ArraySource(Source):
 
     Args:
         tree: A NumPy array, `np.memmap`, h5py Dataset, zarr Array, list of numbers, or a tuple or dict of them.
+        allow_nan: Don't look for NaN and infinity.
     Raises:
         SourceError: If an array has no rows or no numbers, or the lengths differ.
     """
 
-    def __init__(self, tree: Any) -> None:
+    def __init__(self, tree: Any, *, allow_nan: bool = False) -> None:
         self.structure = Structure(tree)
         if self.structure.leaf_count == 0:
             raise SourceError("from_arrays got no array: the tuple or dict is empty.")
@@ -53,6 +56,7 @@ class ArraySource(Source):
             raise SourceError("the arrays have no rows, so there is nothing to feed.")
         if max(lengths) > _MOST_ROWS:
             raise SourceError(f"the arrays declare {max(lengths):,} rows, and up to 2^60 can be put in an order.")
+        self.checks_finite = not allow_nan and any(array.dtype.kind in "fc" for array in self.arrays)
         self.fetches_many = any(isinstance(array, StoredArray) for array in self.arrays)
         self.copies_many = not all(_is_plain(array) for array in self.arrays if isinstance(array, np.ndarray))
 
@@ -73,6 +77,19 @@ class ArraySource(Source):
     @property
     def memory_bytes(self) -> int:
         return sum(_own_bytes(a) for a in self.arrays if isinstance(a, np.ndarray) and not is_mapped(a))
+
+    def block_edges(self) -> Indices | None:
+        """Of the array whose rows are largest, of those that are stored in blocks."""
+        stored = [array for array in self.arrays if isinstance(array, StoredArray) and array.block_rows]
+        if not stored:
+            return None
+        largest = max(stored, key=lambda array: math.prod(array.shape[1:]) * array.dtype.itemsize)
+        return np.append(np.arange(0, len(self), largest.block_rows), len(self))
+
+    def keeping(self, block_count: int) -> ArraySource:
+        kept = copy.copy(self)
+        kept.arrays = [one.keeping(block_count) if isinstance(one, StoredArray) else one for one in self.arrays]
+        return kept
 
     def labels(self) -> npt.NDArray[np.generic] | None:
         """The second part, where samples are tuples of at least two and it is in memory, mapped, or small."""

@@ -73,6 +73,8 @@ class Source(ABC):
     class_names: list[str] | None = None
     #: Whether what is read belongs to someone else, so that functions must be given copies.
     borrows = False
+    #: Whether NaN and infinity in what is read are errors, looked for in the first pass.
+    checks_finite = False
     #: Whether samples can be read many at a time (`Reader.read_many`). A lane then holds the raw samples of a chunk.
     fetches_many = False
     #: Whether many samples at a time are read through a copy of them.
@@ -104,6 +106,14 @@ class Source(ABC):
     def block_bytes(self) -> int:
         """Memory that a lane's reading takes beside the samples, such as blocks of a file that are unpacked whole."""
         return 0
+
+    def block_edges(self) -> Indices | None:
+        """Where each block that is read whole starts, and where the last one ends, `(blocks + 1,)`; None without."""
+        return None
+
+    def keeping(self, block_count: int) -> Source:
+        """The same source, whose readers keep so many blocks. Only asked of those that have blocks."""
+        return self
 
     def path(self, index: int) -> str | None:
         """The file that holds a sample, for errors."""

@@ -18,9 +18,9 @@ import numpy as np
 
 from fitstream.errors import SourceError
 from fitstream.sources.files import PICTURE_SUFFIXES
-from fitstream.sources.labels import Values, brief
+from fitstream.sources.labels import Values, brief, few
 
-__all__ = ["CHUNK_ROWS", "Arrow", "Frame", "Records", "Rows", "Table", "arrow_values", "record_values"]
+__all__ = ["CHUNK_ROWS", "Arrow", "Frame", "Paths", "Records", "Rows", "Table", "arrow_values", "record_values"]
 
 #: Rows handed out at a time: enough that the work by piece doesn't count, few enough that its objects fit in a cache.
 CHUNK_ROWS = 8192
@@ -54,6 +54,43 @@ class Table(ABC):
         Raises:
             SourceError: If the table is malformed; with file and line.
         """
+
+    @final
+    def pieces(self, columns: Sequence[str]) -> Iterator[list[Values]]:
+        """Read columns as `chunks` does, also those inside others by a dotted path: "meta.file", "boxes.0.label"."""
+        roots = [self._root(name) for name in columns]
+        if roots == list(columns):
+            yield from self.chunks(columns)
+            return
+        read = list(dict.fromkeys(roots))
+        first = 0
+        for piece in self.chunks(read):
+            by_name = dict(zip(read, piece, strict=True))
+            yield [
+                by_name[root] if root == name else self._inside(by_name[root], root, name, first)
+                for root, name in zip(roots, columns, strict=True)
+            ]
+            first += len(piece[0])
+
+    def _root(self, name: str) -> str:
+        """The column that holds a name's values: itself, or the longest one that a dotted path begins with."""
+        parts = name.split(".") if isinstance(name, str) else []
+        known = set(map(str, self.names))
+        starts = (".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
+        return name if name in known else next((start for start in starts if start in known), name)
+
+    def _inside(self, values: Values, root: str, name: str, first: int) -> list[Any]:
+        keys = name[len(root) + 1 :].split(".")
+        found = list(values)
+        for place, key in enumerate(keys):
+            for row, value in enumerate(found):
+                try:
+                    found[row] = value[int(key)] if isinstance(value, list) else value[key]
+                except (KeyError, IndexError, TypeError, ValueError):
+                    where = ".".join([root, *keys[:place]])
+                    held = f"the names {few(list(value))}" if isinstance(value, Mapping) else brief(value)
+                    raise self.blame(first + row, name, f"there is no {key!r} in {where!r}, which is {held}.") from None
+        return found
 
     def line(self, row: int) -> int | None:
         """The line of the file where a row starts, from 1; None where rows have no lines."""
@@ -93,7 +130,7 @@ class Table(ABC):
                 column=twice[0],
             )
         for name, argument in columns.items():
-            if name not in self.names:
+            if self._root(name) not in self.names:
                 place = "" if self.file is not None else f"{self.origin}: "
                 raise SourceError(
                     f"{place}there is no column {name!r}. {self._known_names(name, argument)}",
@@ -163,6 +200,19 @@ class Rows(Table):
                     told = f"{brief(cells)} is not a row of {self._width} cells as the first row is."
                     raise self.blame(row, None, told)
             yield [[cells[place] for cells in rows] for place in places]
+
+
+@final
+class Paths(Table):
+    """A list of paths."""
+
+    def __init__(self, paths: Sequence[Any]) -> None:
+        super().__init__(["path"], "a list of paths", positional=True)
+        self._paths = paths
+
+    def chunks(self, columns: Sequence[str]) -> Iterator[list[Values]]:
+        for first in range(0, len(self._paths), CHUNK_ROWS):
+            yield [list(self._paths[first : first + CHUNK_ROWS])]
 
 
 @final

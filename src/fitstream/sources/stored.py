@@ -15,23 +15,23 @@ HDF5 takes one thread at a time, so that lanes of one process read in turn.
 
 from __future__ import annotations
 
-import mmap
+import copy
+import math
 import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.array_utils import byte_bounds
 
 from fitstream.errors import PlanError, SourceError
 from fitstream.sampling import Indices
 from fitstream.sources import hdf5
+from fitstream.sources.blocks import KeptBlocks, by_block
 from fitstream.spec import Structure
 
-__all__ = ["Axes", "ReadAhead", "StoredArray", "StoredRows", "open_datasets"]
+__all__ = ["Axes", "StoredArray", "StoredRows", "open_datasets"]
 
 Axes: TypeAlias = Literal["stored", "matlab"]
 
@@ -51,6 +51,7 @@ class StoredArray:
         shape: Lengths of the axes.
         dtype: As stored.
         block_bytes: Memory that a lane takes to read one row, beside the row.
+        block_rows: Rows that are stored together; 0 where each stands alone.
     """
 
     def __init__(self, array: Any, kind: str, axes: Axes = "stored") -> None:
@@ -64,6 +65,18 @@ class StoredArray:
         self._place: tuple[str, str] | None = None
         # A place that was named and not opened: every lane opens it, and not by a chain of links to somewhere else.
         self._named = self._allow_outside = self._with_plugins = False
+        chunks = getattr(array, "shards", None) or getattr(array, "chunks", None)
+        self.block_rows = 0 if not chunks else int(chunks[-1] if axes == "matlab" else chunks[0])
+        self._kept_blocks = 0
+
+    def keeping(self, block_count: int) -> StoredArray:
+        """The same array, of which each lane keeps some blocks, if it has blocks."""
+        kept = copy.copy(self)
+        if self.block_rows:
+            row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+            kept._kept_blocks = block_count
+            kept.block_bytes = self.block_bytes + block_count * min(self.block_rows, self.shape[0]) * row_bytes
+        return kept
 
     @staticmethod
     def of(leaf: Any, where: str) -> StoredArray | None:
@@ -134,17 +147,22 @@ class StoredArray:
             SourceError: If the file can't be opened again, or isn't what it was.
         """
         if self._place is None:
-            return StoredRows(self._array, self._kind, None)
+            return self._kept(StoredRows(self._array, self._kind, None))
         path, name = self._place
         if self._with_plugins and "hdf5plugin" not in sys.modules:
             import hdf5plugin  # noqa: F401  registers filters, as the user's own import of it did
         file = hdf5.open_hdf5(path)
         try:
             with hdf5.hdf5_errors(path):
-                return StoredRows(self._found(file, path, name), self._kind, file, self._axes)
+                return self._kept(StoredRows(self._found(file, path, name), self._kind, file, self._axes))
         except BaseException:
             file.close()
             raise
+
+    def _kept(self, rows: StoredRows) -> StoredRows:
+        if self._kept_blocks:
+            rows.keep(self._kept_blocks, self.block_rows)
+        return rows
 
     def _found(self, file: Any, path: str, name: str) -> Any:
         """The dataset in the file as it is now, with the same looks at it as the first time."""
@@ -254,10 +272,22 @@ class StoredRows:
         self._reversed = axes == "matlab"
         self.row_shape: tuple[int, ...] = tuple(array.shape[-2::-1] if self._reversed else array.shape[1:])
         self.dtype: np.dtype[Any] = array.dtype.newbyteorder("=")
+        self._blocks: KeptBlocks[npt.NDArray[Any]] | None = None
+        self._block_rows = 0
+
+    def keep(self, block_count: int, block_rows: int) -> None:
+        """Read whole blocks from now on, and keep the last ones."""
+        self._blocks, self._block_rows = KeptBlocks(self._block, block_count), block_rows
+
+    def _block(self, number: int) -> npt.NDArray[Any]:
+        span = slice(number * self._block_rows, (number + 1) * self._block_rows)
+        return np.asarray(self._array[..., span].T if self._reversed else self._array[span], self.dtype)
 
     def row(self, index: int) -> npt.NDArray[Any]:
         """One row, in memory of its own."""
         try:
+            if self._blocks is not None:
+                return np.array(self._blocks.get(index // self._block_rows)[index % self._block_rows])
             row = self._array[..., index].T if self._reversed else self._array[index]
             return np.array(row, dtype=self.dtype)
         except Exception as error:
@@ -280,6 +310,10 @@ class StoredRows:
         """
         array = self._array
         try:
+            if self._blocks is not None:
+                for block, places in by_block(indices // self._block_rows):
+                    rows[places] = self._blocks.get(block)[indices[places] - block * self._block_rows]
+                return
             if self._reversed:
                 rising, places = np.unique(indices, return_inverse=True)
                 found = array[..., rising].T
@@ -315,58 +349,3 @@ class StoredRows:
         """Close the file, if it was opened here."""
         if self._file is not None:
             self._file.close()
-
-
-@final
-class ReadAhead:
-    """Asks the system for the pages of mapped rows before they are touched, while touching them proves slow.
-
-    A touched row that isn't in memory is read from disk alone, and the lane waits; rows asked for are read at the same
-    time. But asking for a row costs more than copying a small one that is in memory. So a gather that was slow and had
-    page faults starts it, for the gathers that follow; then one without is tried again. One lane's alone.
-    """
-
-    #: Gathers that ask, before one doesn't.
-    LASTING = 64
-    #: What a row may take, beside copying it at 1 GB/s, that is in memory.
-    PATIENCE_S = 10e-6
-
-    def __init__(self, mapping: mmap.mmap, first: int, row_bytes: int) -> None:
-        self._mapping = mapping
-        self._first = first
-        self._row_bytes = row_bytes
-        self._slow_s = self.PATIENCE_S + row_bytes / 1e9
-        self._faults = 0
-        self.left = 0
-
-    @staticmethod
-    def of(array: npt.NDArray[Any]) -> ReadAhead | None:
-        """For a C-contiguous array that is mapped from a file; None for others, and where the system can't."""
-        mapping: Any = array
-        while isinstance(mapping, np.ndarray):
-            mapping = mapping.base
-        if sys.platform != "linux" or not isinstance(mapping, mmap.mmap):
-            return None
-        first = byte_bounds(array)[0] - byte_bounds(np.frombuffer(mapping, np.uint8))[0]
-        return ReadAhead(mapping, first, array.nbytes // len(array))
-
-    def take(self, array: npt.NDArray[Any], indices: Indices, rows: npt.NDArray[Any]) -> None:
-        """Copy rows of the array."""
-        if self.left:
-            self.left -= 1
-            for index in indices.tolist():
-                start = self._first + index * self._row_bytes
-                page = start - start % mmap.PAGESIZE
-                self._mapping.madvise(mmap.MADV_WILLNEED, page, start + self._row_bytes - page)
-            np.take(array, indices, axis=0, out=rows, mode="clip")
-            return
-        begun = time.perf_counter()
-        np.take(array, indices, axis=0, out=rows, mode="clip")
-        if time.perf_counter() - begun > self._slow_s * len(indices):
-            import resource  # not there on Windows
-
-            # A lane that only waited for its turn had no faults.
-            faults = resource.getrusage(resource.RUSAGE_THREAD).ru_majflt
-            if faults - self._faults >= len(indices) / 8:
-                self.left = self.LASTING
-            self._faults = faults

@@ -12,15 +12,16 @@ exist is not checked here either, for the same reason.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
 import numpy as np
 
 from fitstream.errors import PlanError, SourceError
-from fitstream.sources.columns import Arrow, Frame, Records, Rows, Table
+from fitstream.sources.columns import Arrow, Frame, Paths, Records, Rows, Table
 from fitstream.sources.files import FileSource, PathPacker, encode_path, is_inside
 from fitstream.sources.labels import ClassEncoder, Encoder, LabelMode, NumberEncoder, Values, brief, check_labelling
+from fitstream.sources.list_labels import ListEncoder, holds_lists
 from fitstream.sources.table_files import TABLE_SUFFIXES, open_table_file
 
 __all__ = ["read_table"]
@@ -35,12 +36,14 @@ def read_table(
     label_mode: LabelMode | None = "int",
     classes: Sequence[str] | None = None,
     allow_outside: bool = False,
+    path_to_class: Callable[[str], Any] | None = None,
 ) -> FileSource:
     """Read a table of paths and labels.
 
     Args:
         table: Path of a .csv, .tsv, .json, .jsonl, .ndjson or .parquet file; a pandas, polars or pyarrow table; a list
-            of dicts; or a 2-D array or list of rows `[path, label...]`, for which `image` and `label` don't apply.
+            of dicts; a 2-D array or list of rows `[path, label...]`, for which `image` and `label` don't apply; or a
+            list of paths.
         image: Column of paths.
         label: Column of labels, or a list of columns that make one float32 vector; None for no labels.
         root: Folder that relative paths start at, and that no path may leave. By default they start at the table's own
@@ -48,6 +51,7 @@ def read_table(
         label_mode: "int", "categorical", "binary", "raw" (numbers as they are), or None for samples without labels.
         classes: Class names in label order.
         allow_outside: Let paths leave `root`.
+        path_to_class: Gives the class of a path, as the table has it, in the place of a column of labels.
     Returns:
         The files in the order of the rows.
     Raises:
@@ -59,18 +63,26 @@ def read_table(
     names = check_labelling(label_mode, classes)
     base, inside = _check_root(table, root, allow_outside)
     opened = _open_table(table)
-    labels = _label_columns(opened, label, label_mode)
+    if path_to_class is not None:
+        _check_path_to_class(path_to_class, label, label_mode)
+    labels = [] if path_to_class is not None else _label_columns(opened, label, label_mode)
     if opened.positional:
         image = opened.names[0]
     else:
         opened.check_columns({image: "image"} | dict.fromkeys(labels, "label"))
-    encoder = _encoder(opened, labels, _is_vector(opened, label, labels), label_mode, names)
+    vector = path_to_class is None and _is_vector(opened, label, labels)
+    encoder = _encoder(opened, labels or [image], vector, label_mode, names)
     packer = PathPacker()
     guard = None if inside is None else _Guard(base, inside)
-    for path_values, *label_values in opened.chunks([image, *labels]):
+    for path_values, *label_values in opened.pieces([image, *labels]):
         paths = _encode(path_values, len(packer), opened, image)
         if guard is not None:
             guard.check(paths, len(packer), opened, image)
+        if len(labels) == 1 and not len(packer) and holds_lists(label_values[0]):
+            _check_vector("a list", label_mode, names)
+            encoder = ListEncoder(labels[0], opened.blame)
+        if path_to_class is not None:
+            label_values.append(_classes_of(path_to_class, paths, len(packer), opened, image))
         packer.extend(paths)
         if encoder is not None:
             encoder.extend(label_values)
@@ -80,7 +92,7 @@ def read_table(
     if encoder is None or label_mode is None:
         return FileSource(paths_of_all, None, None, opened.origin, inside=inside)
     found = encoder.finish()
-    kind: LabelMode = "raw" if isinstance(encoder, NumberEncoder) else label_mode
+    kind: LabelMode = label_mode if isinstance(encoder, ClassEncoder) else "raw"
     return FileSource(paths_of_all, found.values, found.class_names, opened.origin, kind, found.class_count, inside)
 
 
@@ -99,6 +111,8 @@ def _open_table(table: Any) -> Table:
             return Records(table)
         if isinstance(table[0], (list, tuple, np.ndarray)) and len(table[0]):
             return Rows(table)
+        if isinstance(table[0], (str, os.PathLike)):
+            return Paths(table)
     if isinstance(table, (list, tuple, np.ndarray)) and len(table) == 0:
         raise _no_rows(None)
     what = (
@@ -107,7 +121,7 @@ def _open_table(table: Any) -> Table:
     lazy = " Call .collect() on it first." if "polars.LazyFrame" in kinds else ""
     raise SourceError(
         f"{what} is not a table.{lazy} Supported are {', '.join(TABLE_SUFFIXES)} files; pandas, polars and pyarrow "
-        f"tables; a list of dicts; and a 2-D array or list of rows [path, label...]."
+        f"tables; a list of dicts; a 2-D array or list of rows [path, label...]; and a list of paths."
     )
 
 
@@ -133,12 +147,35 @@ def _label_columns(table: Table, label: str | Sequence[str] | None, label_mode: 
         return []
     if table.positional:
         if len(table.names) == 1:
-            raise SourceError(f"{table.origin} has paths only. Add a column of labels, or use label_mode=None.")
+            raise SourceError(f"{table.origin} has paths only. Add labels, give path_to_class=, or use label=None.")
         return list(table.names[1:])
     labels = [label] if isinstance(label, str) else list(label) if isinstance(label, Iterable) else []
     if not labels or not all(isinstance(name, str) for name in labels) or len(set(labels)) < len(labels):
         raise PlanError(f"label={label!r} must be a column, or a list of different columns, or None for no labels.")
     return labels
+
+
+def _check_path_to_class(path_to_class: Any, label: str | Sequence[str] | None, label_mode: str | None) -> None:
+    if not callable(path_to_class):
+        raise PlanError(f"path_to_class= must be a function of a path, not a {type(path_to_class).__name__}.")
+    if label not in ("label", None) or label_mode is None:
+        given = f"label={label!r}" if label_mode is not None else "label_mode=None"
+        raise PlanError(f"path_to_class= gives the labels, so that {given} contradicts it. Leave one of them out.")
+
+
+def _classes_of(
+    path_to_class: Callable[[str], Any], paths: list[bytes], first: int, table: Table, column: str
+) -> Values:
+    """The labels of one piece."""
+    made = []
+    for row, path in enumerate(map(os.fsdecode, paths), first):
+        try:
+            made.append(path_to_class(path))
+        except Exception as error:
+            raise table.blame(
+                row, column, f"path_to_class({brief(path)}) failed with {type(error).__name__}: {error}."
+            ) from error
+    return made
 
 
 def _is_vector(table: Table, label: str | Sequence[str] | None, labels: list[str]) -> bool:
@@ -150,12 +187,19 @@ def _encoder(
 ) -> Encoder | None:
     if label_mode is None:
         return None
-    if vector and (classes is not None or label_mode in ("categorical", "binary")):
-        given = "classes=" if classes is not None else f"label_mode={label_mode!r}"
-        raise PlanError(f"{given} is for one label column, but {len(labels)} make one float32 vector. Leave it out.")
+    if vector:
+        _check_vector(f"{len(labels)} columns", label_mode, classes)
     if vector or label_mode == "raw":
         return NumberEncoder(labels, vector, table.blame)
     return ClassEncoder(labels[0], label_mode, classes, table.blame)
+
+
+def _check_vector(what: str, label_mode: LabelMode | None, classes: list[str] | None) -> None:
+    if classes is not None or label_mode in ("categorical", "binary"):
+        given = "classes=" if classes is not None else f"label_mode={label_mode!r}"
+        raise PlanError(
+            f"{given} is for one class a sample, but {what} of labels make one float32 vector. Leave it out."
+        )
 
 
 def _encode(values: Values, first: int, table: Table, column: str) -> list[bytes]:

@@ -3,9 +3,6 @@
 Text is read as UTF-8, with or without a byte order mark. Bytes that are not UTF-8 are kept as they are (as Python keeps
 them in file names), so that a list of files whose names are not text works; labels and JSON syntax must be text.
 
-A name that an object of JSON has twice is refused: which of the two is meant can't be told. Python's own parser would
-take the last one.
-
 Separators are not guessed: `.csv` has commas, `.tsv` tabs. Quotes are read strictly. A stray quote would otherwise
 swallow all rows up to the next one, silently.
 """
@@ -17,14 +14,14 @@ import json
 import os
 import sys
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TextIO, final
 
 from fitstream.errors import SourceError
 from fitstream.sources.columns import CHUNK_ROWS, Table, arrow_values, record_values
-from fitstream.sources.labels import Values, brief
+from fitstream.sources.json_text import list_records, parse, past_blanks
+from fitstream.sources.labels import Values
 
 __all__ = ["TABLE_SUFFIXES", "open_table_file"]
 
@@ -180,19 +177,17 @@ class _JsonList(_TextTable):
     """A JSON list of objects."""
 
     def _read_names(self, file: TextIO, path: str) -> list[str]:
-        self._records = _parse(_DECODER.decode, file.read(), path)
-        if not isinstance(self._records, list):
-            what = f"an object with the names {list(self._records)!r:.200}" if isinstance(self._records, dict) else ""
-            raise SourceError(
-                f"it holds {what or f'type {type(self._records).__name__}'}, not a list of objects such as "
-                f'[{{"path": "a.jpg", "label": 0}}, ...]. Pass the list inside it to from_table.',
-                file=path,
-            )
-        return _names_of(self._records[0], path) if self._records else []
+        for record in list_records(file, path, self._open):
+            return _names_of(record, path)
+        return []
 
     def chunks(self, columns: Sequence[str]) -> Iterator[list[Values]]:
-        for first in range(0, len(self._records), CHUNK_ROWS):
-            yield record_values(self._records[first : first + CHUNK_ROWS], columns, first, self)
+        first = 0
+        with self._open(self._path) as file:
+            every = list_records(file, self._path, self._open)
+            while records := list(islice(every, CHUNK_ROWS)):
+                yield record_values(records, columns, first, self)
+                first += len(records)
 
     def line(self, row: int) -> int | None:
         with self._open(self._path) as file:
@@ -201,11 +196,11 @@ class _JsonList(_TextTable):
         place = text.index("[") + 1
         try:
             for _ in range(row):
-                place = decoder.raw_decode(text, _past_blanks(text, place))[1]
+                place = decoder.raw_decode(text, past_blanks(text, place))[1]
                 place = text.index(",", place) + 1
         except RecursionError:
             return None  # It went just about well when there were fewer callers.
-        return text.count("\n", 0, _past_blanks(text, place)) + 1
+        return text.count("\n", 0, past_blanks(text, place)) + 1
 
 
 @final
@@ -215,7 +210,7 @@ class _JsonLines(_TextTable):
     def _read_names(self, file: TextIO, path: str) -> list[str]:
         for line, text in self._lines(file):
             self.header_line = line
-            return _names_of(_parse(_DECODER.decode, text, path, line), path, line)
+            return _names_of(parse(text, path, line), path, line)
         return []
 
     @staticmethod
@@ -226,8 +221,7 @@ class _JsonLines(_TextTable):
         first = 0
         with self._open(self._path) as file:
             lines = self._lines(file)
-            decode = _DECODER.decode
-            while records := [_parse(decode, text, self._path, line) for line, text in islice(lines, CHUNK_ROWS)]:
+            while records := [parse(text, self._path, line) for line, text in islice(lines, CHUNK_ROWS)]:
                 yield record_values(records, columns, first, self)
                 first += len(records)
 
@@ -269,62 +263,12 @@ class _Parquet(Table):
         return SourceError(f"the table is not readable as Parquet: {error}", file=path)
 
 
-def _parse(parse: Callable[[Any], Any], source: Any, path: str, line: int | None = None) -> Any:
-    """Parse JSON, with the place in the error; `line` is the line that `source` is, if it is only one."""
-    try:
-        return parse(source)
-    except json.JSONDecodeError as error:
-        advice = " For one object a line, name the file .jsonl." if error.msg == "Extra data" and line is None else ""
-        raise SourceError(
-            f"not valid JSON: {error.msg}.{advice}", file=path, line=line or error.lineno, column=error.colno
-        ) from None
-    except _TwiceNamed as error:
-        raise SourceError(
-            f"an object has the name twice: {brief(dict(error.pairs))}. Remove one.",
-            file=path,
-            line=line,
-            column=error.name,
-        ) from None
-    except ValueError:
-        digits = f"{sys.get_int_max_str_digits():,}"
-        raise SourceError(f"not readable as JSON: a number has over {digits} digits.", file=path, line=line) from None
-    except RecursionError:
-        raise SourceError("the JSON is nested too deeply.", file=path, line=line) from None
-
-
-@final
-class _TwiceNamed(Exception):
-    """An object of JSON has a name more than once."""
-
-    def __init__(self, pairs: list[tuple[str, Any]], name: str) -> None:
-        super().__init__(name)
-        self.pairs = pairs
-        self.name = name
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        counts = Counter(name for name, _ in pairs)
-        raise _TwiceNamed(pairs, next(name for name, count in counts.items() if count > 1))
-    return found
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
-
-
 def _names_of(record: Any, path: str, line: int | None = None) -> list[str]:
     if not isinstance(record, dict):
         raise SourceError(
             f"the first row is of type {type(record).__name__}, not an object with names.", file=path, line=line
         )
     return list(record)
-
-
-def _past_blanks(text: str, place: int) -> int:
-    while text[place] in " \t\r\n":
-        place += 1
-    return place
 
 
 _KINDS: dict[str, Callable[[str], Table]] = {

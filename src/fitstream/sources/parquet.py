@@ -1,0 +1,339 @@
+"""Rows of Parquet files, read by row group: each is decoded whole, and a lane keeps the ones that it used last.
+
+How large a decoded group is, the file's metadata say, so that the plan knows before one is read. What turns out larger
+(bytes that repeat, which the file stores once) is an error that says so, and no surprise of the memory.
+
+Each lane opens the files for itself, a few at a time. A file whose row groups are others than when it was given is
+refused.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import numpy.typing as npt
+
+from fitstream.errors import PlanError, SourceError
+from fitstream.sampling import Indices
+from fitstream.scratch import Arena
+from fitstream.sources.arrow import ArrowColumn, Classes, kind_of
+from fitstream.sources.base import Reader, Source
+from fitstream.sources.blocks import KeptBlocks, by_block
+from fitstream.sources.labels import few
+from fitstream.spec import Structure, format_bytes
+
+__all__ = ["ParquetSource", "open_parquet"]
+
+#: Files that a lane keeps open, and labels that are read whole when all are asked for.
+_OPEN_FILES, _SMALL_BYTES = 4, 1 << 24
+
+
+class _Part(NamedTuple):
+    """One file: its path, the rows of each row group, and what tells its content from another's."""
+
+    path: str
+    group_rows: tuple[int, ...]
+    content: str
+
+
+def open_parquet(
+    paths: Sequence[str], names: Sequence[Any], classes: list[str] | None, *, allow_nan: bool
+) -> ParquetSource:
+    """Describe the rows of some files.
+
+    Args:
+        paths: Of the files, at least one.
+        names: Of columns: one, several for a tuple, or one tree of names.
+        classes: Names of the classes that the last column holds, in label order.
+        allow_nan: Don't look for NaN and infinity.
+    Raises:
+        PlanError: If there is no name.
+        SourceError: If a file can't be read, or a column isn't there or holds what no array can.
+    """
+    tree = names[0] if len(names) == 1 else tuple(names)
+    structure = Structure(tree)
+    leaves = structure.flatten(tree)
+    parts, group_bytes, schema = [], 0, None
+    for path in paths:
+        with _Opened(path) as file:
+            if schema is None:
+                schema = file.schema_arrow
+                if not leaves or not all(isinstance(name, str) and name for name in leaves):
+                    raise PlanError(f"from_parquet needs names of columns, not {tree!r}. {_told_names(schema)}")
+                _check_columns(schema, leaves, classes, path)
+            elif any(name not in file.schema_arrow.names for name in leaves) or any(
+                file.schema_arrow.field(name).type != schema.field(name).type for name in leaves
+            ):
+                raise SourceError(
+                    f"its columns aren't those of {paths[0]!r}. {_told_names(file.schema_arrow)}", file=path
+                )
+            parts.append(_described(file, path, leaves))
+            sizes = [_group_bytes(file, group, leaves) for group in range(file.num_row_groups)]
+            group_bytes = max(group_bytes, *sizes, 0)
+    if not sum(map(sum, (part.group_rows for part in parts))):
+        raise SourceError("it has no rows, so that there is nothing to feed.", file=paths[0])
+    assert schema is not None
+    kinds = [kind_of(schema.field(name).type) for name in leaves]
+    floats = any(dtype is not None and dtype.kind in "fc" for _, dtype, _ in kinds)
+    # fmt: off
+    return ParquetSource(
+        parts, structure, leaves, group_bytes, None if classes is None else Classes(classes),
+        checks_finite=floats and not allow_nan, begins_with_bytes=kinds[0][0] == "bytes")
+    # fmt: on
+
+
+class _Opened:
+    """A Parquet file that is open."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            import pyarrow as pa
+            from pyarrow import parquet
+        except ImportError:
+            raise SourceError('reading Parquet needs pyarrow: pip install "fitstream[parquet]".', file=path) from None
+        if not os.path.isfile(path):
+            what = "it is no file" if os.path.exists(path) else "the file does not exist"
+            raise SourceError(f"{what}. Relative paths start at {os.getcwd()!r}.", file=path)
+        self.path = path
+        self.errors = (OSError, ValueError, pa.ArrowException)
+        try:
+            self.file = parquet.ParquetFile(path)
+        except self.errors as error:
+            raise SourceError(f"it is not readable as Parquet: {error}", file=path) from None
+
+    def __enter__(self) -> Any:
+        return self.file
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def read(self, group: int, names: Sequence[str]) -> Any:
+        try:
+            return self.file.read_row_group(group, columns=list(names), use_threads=False)
+        except self.errors as error:
+            raise SourceError(f"its row group {group} can't be read: {error}", file=self.path) from None
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def _check_columns(schema: Any, names: Sequence[str], classes: list[str] | None, path: str) -> None:
+    for place, name in enumerate(names):
+        if name not in schema.names:
+            raise SourceError(f"there is no column {name!r}. {_told_names(schema)}", file=path, column=name)
+        kind = kind_of(schema.field(name).type)[0]
+        if kind == "text" and (classes is None or place < len(names) - 1):
+            raise SourceError(
+                "the column is text, and samples are numbers. Name its values with classes=[...], as the last column; "
+                "or read paths of pictures with from_table.",
+                file=path,
+                column=name,
+            )
+        if not kind:
+            held = schema.field(name).type
+            raise SourceError(
+                f"the column holds {held}; numbers, lists of them and bytes can be read.", file=path, column=name
+            )
+
+
+def _told_names(schema: Any) -> str:
+    return f"Its {len(schema.names)} columns: {few(schema.names)}."
+
+
+def _described(file: Any, path: str, names: Sequence[str]) -> _Part:
+    groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+    told = [
+        (chunk.path_in_schema, chunk.total_compressed_size, chunk.total_uncompressed_size, str(chunk.statistics))
+        for group in groups
+        for chunk in _chunks(group, names)
+    ]
+    content = hashlib.blake2b(repr(told).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return _Part(os.path.abspath(path), tuple(group.num_rows for group in groups), content)
+
+
+def _chunks(group: Any, names: Sequence[str]) -> list[Any]:
+    chunks = [group.column(place) for place in range(group.num_columns)]
+    return [
+        chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in names or chunk.path_in_schema in names
+    ]
+
+
+def _group_bytes(file: Any, group: int, names: Sequence[str]) -> int:
+    """Memory of a decoded row group, as far as the metadata tell."""
+    total = 0
+    for chunk in _chunks(file.metadata.row_group(group), names):
+        width = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 8}.get(chunk.physical_type)
+        # Places of lists and of bytes take up to eight bytes each.
+        total += max(chunk.num_values * (8 + (width or 0)), chunk.total_uncompressed_size + 8 * chunk.num_values)
+    return total
+
+
+@final
+class ParquetSource(Source):
+    """Rows of Parquet files.
+
+    Args:
+        parts: The files.
+        structure: Of a sample.
+        names: Of its columns, in the order of the structure.
+        group_bytes: Memory of the largest decoded row group.
+        classes: Of the last column.
+        checks_finite: As in `Source`.
+        begins_with_bytes: Whether the first column holds encoded pictures.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[_Part],
+        structure: Structure,
+        names: Sequence[str],
+        group_bytes: int,
+        classes: Classes | None,
+        *,
+        checks_finite: bool,
+        begins_with_bytes: bool,
+    ) -> None:
+        self.parts = list(parts)
+        self.structure = structure
+        self.names = list(names)
+        self.group_bytes = group_bytes
+        self.classes = classes
+        self.class_names = None if classes is None else classes.names
+        self.checks_finite = checks_finite
+        self.begins_with_bytes = begins_with_bytes
+        self.kept_blocks = 1
+        rows = [count for part in self.parts for count in part.group_rows]
+        self.edges = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
+        #: File and row group of each block.
+        self.places = [(n, group) for n, part in enumerate(self.parts) for group in range(len(part.group_rows))]
+
+    def __len__(self) -> int:
+        return int(self.edges[-1])
+
+    def open(self) -> Reader:
+        return _ParquetReader(self)
+
+    @property
+    def index_bytes(self) -> int:
+        return self.edges.nbytes + 100 * len(self.places)
+
+    @property
+    def block_bytes(self) -> int:
+        # One more while it is decoded, from compressed pages to arrays.
+        return (self.kept_blocks + 1) * self.group_bytes
+
+    @property
+    def least_bytes(self) -> int:
+        return self.block_bytes
+
+    def block_edges(self) -> Indices:
+        return np.unique(self.edges)
+
+    def keeping(self, block_count: int) -> ParquetSource:
+        kept = copy.copy(self)
+        kept.kept_blocks = block_count
+        return kept
+
+    def path(self, index: int) -> str:
+        return self.parts[self.places[self.block(index)][0]].path
+
+    def block(self, index: int) -> int:
+        """The block that holds a row."""
+        return int(np.searchsorted(self.edges, index, "right")) - 1
+
+    def labels(self) -> npt.NDArray[np.generic] | None:
+        """The last column of several, if it is one number or class a row, and not too long to be read now."""
+        if len(self.names) < 2 or 8 * len(self) > _SMALL_BYTES:
+            return None
+        read = _ParquetReader(self, self.names[-1:])
+        try:
+            rows = [
+                read.column(block, 0, int(self.edges[block + 1] - self.edges[block]))
+                for block in range(len(self.places))
+            ]
+            return np.concatenate(rows)
+        finally:
+            read.close()
+
+    def fingerprint_parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {
+            "row groups": [[part.group_rows, part.content] for part in self.parts],
+            "columns": self.names,
+        }
+        return parts | ({} if self.classes is None else {"class names": self.classes.names})
+
+    def __repr__(self) -> str:
+        files = f"Parquet file {self.parts[0].path!r}" if len(self.parts) == 1 else f"{len(self.parts)} Parquet files"
+        return f"{files}: {len(self):,} rows in {len(self.places):,} row groups of {', '.join(self.names)}"
+
+
+@final
+class _ParquetReader(Reader):
+    def __init__(self, source: ParquetSource, names: Sequence[str] | None = None) -> None:
+        self._source = source
+        self._names = list(names or source.names)
+        self._files = KeptBlocks(self._open, _OPEN_FILES)
+        self._groups = KeptBlocks(self._decode, source.kept_blocks)
+
+    def _open(self, number: int) -> _Opened:
+        part = self._source.parts[number]
+        opened = _Opened(part.path)
+        there = tuple(opened.file.metadata.row_group(group).num_rows for group in range(opened.file.num_row_groups))
+        if there != part.group_rows:
+            opened.close()
+            raise SourceError(
+                "its row groups aren't those that were there when it was given. Leave it as it is.", file=part.path
+            )
+        return opened
+
+    def _decode(self, block: int) -> list[ArrowColumn]:
+        source = self._source
+        number, group = source.places[block]
+        table = self._files.get(number).read(group, self._names)
+        last = len(self._names) - 1
+        columns = [
+            ArrowColumn(table.column(name), source.classes if i == last else None) for i, name in enumerate(self._names)
+        ]
+        taken = sum(column.nbytes for column in columns)
+        if taken > source.group_bytes:
+            raise SourceError(
+                f"its row group {group} takes {format_bytes(taken)} decoded, and {format_bytes(source.group_bytes)} "
+                "were planned by the file's metadata: values repeat. Write it with use_dictionary=False.",
+                file=source.parts[number].path,
+            )
+        return columns
+
+    def column(self, block: int, place: int, count: int) -> npt.NDArray[Any]:
+        """All rows of one column of a block."""
+        column = self._groups.get(block)[place]
+        return np.array([column.row(row) for row in range(count)])
+
+    def read(self, index: int, arena: Arena) -> Any:
+        block = self._source.block(index)
+        place = index - int(self._source.edges[block])
+        values = []
+        for name, column in zip(self._names, self._groups.get(block), strict=True):
+            try:
+                values.append(column.row(place))
+            except SourceError as error:
+                raise SourceError(str(error), column=name) from None
+        return self._source.structure.build(values)
+
+    def gather(self, indices: Indices, out: Sequence[npt.NDArray[Any]]) -> bool:
+        edges = self._source.edges
+        for block, rows in by_block(np.searchsorted(edges, indices, "right") - 1):
+            for column, leaf in zip(self._groups.get(block), out, strict=True):
+                taken = np.empty((len(rows), *leaf.shape[1:]), leaf.dtype)
+                if not column.gather(indices[rows] - edges[block], taken):
+                    return False
+                leaf[rows] = taken
+        return True
+
+    def close(self) -> None:
+        self._groups.clear()
+        self._files.clear()

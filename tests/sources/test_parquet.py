@@ -1,0 +1,215 @@
+"""Rows of Parquet files by row group, and Arrow tables by from_sequence."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+import fitstream as fs
+
+ROWS = 1000
+
+
+def png(value: int) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.full((6, 5, 3), value, np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def written(folder: Path, group_rows: int = 64, name: str = "t.parquet", first: int = 0, **more: Any) -> Path:
+    i = np.arange(first, first + ROWS)
+    columns = {
+        "index": i,
+        "x": (i % 7).astype(np.float32),
+        "flag": i % 2 == 0,
+        "fixed": pa.FixedSizeListArray.from_arrays(np.repeat(i, 3).astype(np.float32), 3),
+        "list": [[float(n), n + 0.5] for n in i],
+        "matrix": [[[n, n], [n, n + 1], [1, 2]] for n in i.tolist()],
+        "ragged": [list(range(n % 4)) for n in i],
+        "photo": [png(n % 200) for n in i],
+        "kind": [["cat", "dog", "eel"][n % 3] for n in i],
+        **more,
+    }
+    parquet.write_table(pa.table(columns), folder / name, row_group_size=group_rows)
+    return folder / name
+
+
+def batches(ds: fs.Dataset, **options: Any) -> list[Any]:
+    with ds.loader(memory="128 MB", **options) as loader:
+        return list(loader)
+
+
+def test_columns_of_numbers_and_lists_are_arrays(tmp_path: Path) -> None:
+    ds = fs.from_parquet(written(tmp_path), "index", "x", "flag", "fixed", "list", "matrix")
+    assert len(ds) == ROWS
+    assert repr(ds.spec) == "(int64(), float32(), bool(), float32(3), float64(2), int64(3, 2))"
+    index, x, flag, fixed, pair, matrix = ds[777]
+    assert (index, x, flag) == (777, 0, False)
+    assert fixed.tolist() == [777] * 3
+    assert pair.tolist() == [777, 777.5]
+    assert matrix.tolist() == [[777, 777], [777, 778], [1, 2]]
+
+
+def test_lists_of_varying_length_keep_theirs(tmp_path: Path) -> None:
+    ds = fs.from_parquet(written(tmp_path), "ragged")
+    assert [ds[i].tolist() for i in (3, 4, 5)] == [[0, 1, 2], [], [0]]
+
+
+def test_one_name_gives_rows_and_a_dict_gives_dicts(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    assert fs.from_parquet(path, "index")[5] == 5
+    assert fs.from_parquet(path, {"a": "index", "b": "x"})[5] == {"a": 5, "b": 5.0}
+
+
+def test_pictures_are_decoded_and_text_becomes_classes(tmp_path: Path) -> None:
+    ds = fs.from_parquet(written(tmp_path), "photo", "kind", classes=["cat", "dog", "eel"], image_size=4)
+    image, label = ds[301]
+    assert (image.shape, image[0, 0, 0], label) == ((4, 4, 3), 101, 1)
+    assert ds.class_names == ["cat", "dog", "eel"]
+    train, _ = ds.split(0.9, stratify=True)
+    assert np.ptp(list(train.class_weights().values())) < 0.01
+
+
+def test_pictures_as_hugging_face_stores_them_are_decoded(tmp_path: Path) -> None:
+    photos = pa.array([{"bytes": png(n), "path": None} for n in range(10)])
+    parquet.write_table(pa.table({"image": photos, "label": range(10)}), tmp_path / "h.parquet")
+    image, label = fs.from_parquet(tmp_path / "h.parquet", "image", "label")[7]
+    assert (image.shape, image[0, 0, 0], label) == ((6, 5, 3), 7, 7)
+
+
+@pytest.mark.parametrize("options", [{"workers": 0}, {"workers": 2, "processes": 0}, {"workers": 2, "processes": 1}])
+@pytest.mark.parametrize("within", [None, "chunks"])
+def test_an_epoch_gives_each_row_once_whatever_the_lanes(within: Any, options: dict[str, Any], tmp_path: Path) -> None:
+    paths = [written(tmp_path, 50), written(tmp_path, 64, "u.parquet", ROWS)]
+    ds = fs.from_parquet(paths, "index", "fixed").shuffle(3, within=within).batch(48)
+    found = batches(ds, **options)
+    order = np.concatenate([index for index, _ in found])
+    assert sorted(order.tolist()) == list(range(2 * ROWS))
+    assert order.tolist() == ds._order().indices(0, np.arange(2 * ROWS)).tolist()
+    assert all((fixed == index[:, None]).all() for index, fixed in found)
+
+
+def test_shuffling_by_chunk_decodes_each_group_once_in_a_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fitstream.sources import parquet as ours
+
+    read: list[int] = []
+    real = ours._Opened.read
+    monkeypatch.setattr(ours._Opened, "read", lambda self, group, names: read.append(group) or real(self, group, names))
+    ds = fs.from_parquet(written(tmp_path, 50), "index").shuffle(1, within="chunks", window_blocks=4).batch(16)
+    with ds.loader(memory="64 MB", workers=0) as loader:
+        read.clear()
+        list(loader)
+    assert len(read) <= 20 + 4  # a batch across two windows may drop a group too early
+
+
+def test_it_goes_on_from_a_state(tmp_path: Path) -> None:
+    ds = fs.from_parquet(written(tmp_path), "index").shuffle(1, within="chunks").batch(64)
+    whole = [batch.tolist() for batch in batches(ds, workers=0)]
+    with ds.loader(memory="64 MB", workers=0) as loader:
+        next(iter(loader))
+        state = loader.state_dict()
+    with ds.loader(memory="64 MB", workers=2, processes=0) as loader:
+        loader.load_state_dict(state)
+        assert [batch.tolist() for batch in loader] == whole[1:]
+    other = fs.from_parquet(written(tmp_path, 50), "index").shuffle(1, within="chunks").batch(64)
+    with other.loader(memory="64 MB", workers=0) as loader:
+        with pytest.raises(fs.StateError, match="row groups changed"):
+            loader.load_state_dict(state)
+
+
+# What is wrong.
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "told"),
+    [
+        (["label"], {}, r"there is no column 'label'. Its 9 columns: 'index', 'x'"),
+        (["kind"], {}, r"the column is text.*classes="),
+        (["when"], {}, r"the column holds timestamp"),
+    ],
+)
+def test_wrong_columns_are_told_with_file_and_column(
+    columns: list[str], settings: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    more = {"when": pa.array([0] * ROWS, pa.timestamp("s"))} if columns == ["when"] else {}
+    with pytest.raises(fs.SourceError, match=told) as caught:
+        fs.from_parquet(written(tmp_path, **more), *columns, **settings)
+    assert caught.value.file == str(tmp_path / "t.parquet")
+    assert caught.value.column == columns[0]
+
+
+def test_no_column_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(fs.PlanError, match=r"needs names of columns.*Its 9 columns"):
+        fs.from_parquet(written(tmp_path))
+
+
+def test_what_is_no_parquet_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 and nothing")
+    with pytest.raises(fs.SourceError, match="not readable as Parquet"):
+        fs.from_parquet(tmp_path / "t.parquet", "x")
+    with pytest.raises(fs.SourceError, match="does not exist"):
+        fs.from_parquet(tmp_path / "u.parquet", "x")
+
+
+def test_a_null_is_an_error_of_its_row_alone(tmp_path: Path) -> None:
+    values = [[1.0, 2.0]] * 20
+    values[7] = None  # type: ignore[call-overload]
+    values[9] = [1.0, None]  # type: ignore[list-item]
+    parquet.write_table(pa.table({"x": values}), tmp_path / "n.parquet")
+    ds = fs.from_parquet(tmp_path / "n.parquet", "x")
+    assert ds[8].tolist() == [1, 2]
+    for index in (7, 9):
+        with pytest.raises(fs.SampleError, match=r"its value is null") as caught:
+            ds[index]
+        assert caught.value.index == index
+
+
+def test_a_label_out_of_range_is_told_with_its_row(tmp_path: Path) -> None:
+    ds = fs.from_parquet(written(tmp_path), "x", "index", classes=["a", "b", "c"])
+    assert ds[2][1] == 2
+    with pytest.raises(fs.SampleError, match="the label 3 is not in classes") as caught:
+        ds[3]
+    assert caught.value.index == 3
+
+
+def test_nan_is_told_with_row_and_part(tmp_path: Path) -> None:
+    x = np.ones(ROWS)
+    x[300] = np.nan
+    ds = fs.from_parquet(written(tmp_path, odd=x), "index", "odd").batch(50)
+    with pytest.raises(fs.SampleError, match=r"array\[1\] holds nan") as caught:
+        batches(ds, workers=0)
+    assert caught.value.index == 300
+    allowed = fs.from_parquet(tmp_path / "t.parquet", "index", "odd", allow_nan=True).batch(50)
+    assert len(batches(allowed, workers=0)) == 20
+
+
+def test_row_groups_that_the_budget_cannot_hold_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"x": np.zeros(4_000_000)}), tmp_path / "big.parquet", row_group_size=4_000_000)
+    with pytest.raises(fs.PlanError, match=r"The plan needs 1\d\d MB"):
+        fs.from_parquet(tmp_path / "big.parquet", "x").batch(8).plan(memory="60 MB")
+
+
+def test_a_file_that_is_written_anew_meanwhile_is_refused(tmp_path: Path) -> None:
+    ds = fs.from_parquet(written(tmp_path, 64), "index")
+    written(tmp_path, 50)
+    with pytest.raises(fs.SampleError, match="row groups aren't those"):
+        ds[0]
+
+
+# Arrow tables.
+
+
+@pytest.mark.parametrize("options", [{"workers": 0}, {"workers": 1, "processes": 1}])
+def test_rows_of_an_arrow_table_are_dicts_of_arrays(options: dict[str, Any], tmp_path: Path) -> None:
+    table = parquet.read_table(written(tmp_path), columns=["index", "fixed"])
+    ds = fs.from_sequence(table).shuffle(0).batch(100)
+    found = batches(ds, **options)
+    assert sorted(np.concatenate([batch["index"] for batch in found]).tolist()) == list(range(ROWS))
+    assert all((batch["fixed"] == batch["index"][:, None]).all() for batch in found)

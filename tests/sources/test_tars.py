@@ -1,0 +1,196 @@
+"""WebDataset tars: indexed once, read where they lie, and refused where they are no data set."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fitstream as fs
+from fitstream.sources import tar_index
+
+COUNT = 300
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FITSTREAM_CACHE", str(tmp_path / "cache"))
+
+
+def png(value: int) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.full((6, 5, 3), value % 256, np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def npy(array: Any, **options: Any) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array, **options)
+    return out.getvalue()
+
+
+def add(tar: tarfile.TarFile, name: str, data: bytes = b"", **attributes: Any) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    for key, value in attributes.items():
+        setattr(member, key, value)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def written(folder: Path, name: str = "a.tar", first: int = 0, count: int = COUNT, **options: Any) -> Path:
+    with tarfile.open(folder / name, "w", **options) as tar:
+        for n in range(first, first + count):
+            add(tar, f"set/样本{n:05d}.png", png(n))
+            add(tar, f"set/样本{n:05d}.cls", b"%d\n" % (n % 7))
+            add(tar, f"set/样本{n:05d}.vec.npy", npy(np.full(3, n, np.float32)))
+            add(tar, f"set/样本{n:05d}.txt", b"text %d" % n)
+    return folder / name
+
+
+def test_parts_are_chosen_by_ending(tmp_path: Path) -> None:
+    ds = fs.from_webdataset(written(tmp_path), "jpg;png", "cls", "vec.npy", image_size=4)
+    assert len(ds) == COUNT
+    image, label, vector = ds[123]
+    assert (image.shape, image[0, 0, 0], label, vector.tolist()) == ((4, 4, 3), 123, 4, [123] * 3)
+    assert fs.from_webdataset(tmp_path / "a.tar", "txt").map(lambda text: np.int64(text.split()[1]))[5] == 5
+
+
+def test_labels_are_known_without_reading_pictures(tmp_path: Path) -> None:
+    ds = fs.from_webdataset(written(tmp_path), "png", "cls", classes=[f"kind {i}" for i in range(7)])
+    train, _ = ds.split(0.8, stratify=True)
+    assert sorted(train.class_weights()) == list(range(7))
+    assert ds.class_names == [f"kind {i}" for i in range(7)]
+
+
+@pytest.mark.parametrize("options", [{"workers": 0}, {"workers": 2, "processes": 0}, {"workers": 2, "processes": 1}])
+def test_an_epoch_by_chunks_gives_each_sample_once_whatever_the_lanes(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fitstream.sources.tars._BLOCK_SAMPLES", 50)
+    tars = [written(tmp_path), written(tmp_path, "b.tar", COUNT, 210)]
+    ds = fs.from_webdataset(tars, "vec.npy").shuffle(3, within="chunks", window_blocks=2).batch(16)
+    with ds.loader(memory="128 MB", **options) as loader:
+        order = np.concatenate([batch[:, 0].astype(int) for batch in loader])
+    assert sorted(order.tolist()) == list(range(510))
+    assert len({*order[:64] // 50}) <= 4
+
+
+def test_headers_are_read_once_and_again_when_the_tar_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    real: Callable[..., Any] = tar_index._read
+    monkeypatch.setattr(tar_index, "_read", lambda path, size: reads.append(path) or real(path, size))
+    path = written(tmp_path)
+    for _ in range(3):
+        assert fs.from_webdataset(path, "vec.npy")[7].tolist() == [7] * 3
+    assert len(reads) == 1
+    written(tmp_path, first=100)
+    assert fs.from_webdataset(path, "vec.npy")[7].tolist() == [107] * 3
+    assert len(reads) == 2
+
+
+def test_a_kept_index_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    fs.from_webdataset(path, "vec.npy")
+    (index,) = (tmp_path / "cache").iterdir()
+    data = bytearray(index.read_bytes())
+    data[200:300] = bytes(100)
+    index.write_bytes(data)
+    assert fs.from_webdataset(path, "vec.npy")[7].tolist() == [7] * 3
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_of_any_length_and_format_are_read(kind: int, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=kind) as tar:
+        for n in range(3):
+            add(tar, f"{'d' * 90}/{'n' * 60}{n}.id", b"%d" % (n * 5))
+    assert [fs.from_webdataset(tmp_path / "a.tar", "id")[n] for n in range(3)] == [0, 5, 10]
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "told"),
+    [
+        ("../a.cls", {}, "points outside of the tar"),
+        ("/etc/a.cls", {}, "points outside of the tar"),
+        ("a/../../b.cls", {}, "points outside of the tar"),
+        ("a.cls", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "is a link to '/etc/passwd'"),
+        ("a.cls", {"type": tarfile.LNKTYPE, "linkname": "b.cls"}, "is a link to 'b.cls'"),
+        ("a.cls", {"type": tarfile.CHRTYPE}, "is a device"),
+        ("a.cls", {"type": tarfile.FIFOTYPE}, "is a device, a pipe"),
+    ],
+)
+def test_members_that_are_no_plain_files_within_are_refused(
+    name: str, attributes: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add(tar, "ok.cls", b"1")
+        add(tar, name, **attributes)
+    with pytest.raises(fs.SourceError, match=told) as caught:
+        fs.from_webdataset(tmp_path / "a.tar", "cls")
+    assert caught.value.file == str(tmp_path / "a.tar")
+
+
+def test_a_tar_that_is_cut_off_or_damaged_or_packed_is_told(tmp_path: Path) -> None:
+    whole = written(tmp_path).read_bytes()
+    bad = tmp_path / "bad.tar"
+    for data, told in (
+        (whole[:100_000], "cut off|unexpected end"),
+        (whole[:5120] + b"x" * 512 + whole[5632:], "damaged"),
+        (gzip.compress(whole), "gunzip"),
+        (b"nothing of the kind" * 100, "no tar file"),
+        (bytes(10240), "holds no files"),
+    ):
+        bad.write_bytes(data)
+        with pytest.raises(fs.SourceError, match=told):
+            fs.from_webdataset(bad, "cls")
+
+
+def test_a_header_that_declares_too_much_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        add(tar, "a.cls", b"1", pax_headers={"comment": "x" * 2_000_000})
+    with pytest.raises(fs.SourceError, match=r"declares 2,000,\d+ bytes, and 1,048,576 are allowed"):
+        fs.from_webdataset(tmp_path / "a.tar", "cls")
+
+
+def test_a_sample_without_a_part_is_told_with_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(fs.SourceError, match=r"sample 0 of the tar has no part 'json'. There are 'png', 'cls'"):
+        fs.from_webdataset(written(tmp_path), "png", "json")
+
+
+def test_parts_of_a_sample_that_stand_apart_are_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("a.cls", "b.cls", "a.id"):
+            add(tar, name, b"1")
+    with pytest.raises(fs.SourceError, match="'a' don't stand together"):
+        fs.from_webdataset(tmp_path / "a.tar", "cls")
+
+
+@pytest.mark.parametrize(
+    ("data", "part", "told"),
+    [
+        (npy(np.array([{}], object), allow_pickle=True), "npy", "holds Python objects"),
+        (b"cat", "cls", "'cat', no whole number"),
+        (b"9" * 100, "cls", "has 100 bytes and is no number"),
+    ],
+)
+def test_parts_that_are_not_what_their_ending_says_are_told(data: bytes, part: str, told: str, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add(tar, f"a.{part}", data)
+    with pytest.raises(fs.SampleError, match=told) as caught:
+        fs.from_webdataset(tmp_path / "a.tar", part)[0]
+    assert caught.value.index == 0
+
+
+def test_a_tar_that_is_written_anew_meanwhile_is_refused(tmp_path: Path) -> None:
+    ds = fs.from_webdataset(written(tmp_path), "vec.npy")
+    written(tmp_path, count=290)
+    with pytest.raises(fs.SampleError, match="written anew"):
+        ds[0]
