@@ -22,11 +22,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # fmt: off
 LAYERS = [
     "redaction", "errors", "policy", "spec", "machine", "memory", "kept_arrays", "packing", "scratch", "events",
-    "permutation", "draws", "sampling", "sources", "transforms", "operations", "batching", "failures", "finite", "chain",
-    "budget", "probe", "checking", "plan", "planning", "codes", "plain", "strata", "choosing", "visits", "sampled",
-    "digests", "fingerprint", "engine", "measures", "state", "bookmark", "loader", "looking", "dataset", "constructors",
-    "stored_constructors", "ranks", "checkpoint_files", "checkpoints", "adapters", "reporting", "training", "legacy",
-    "__init__", "backend", "models", "runs", "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli",
+    "permutation", "draws", "sampling", "sources", "transforms", "buckets", "operations", "batching", "failures",
+    "finite", "chain", "filler", "padding", "budget", "probe", "checking", "plan", "finishing", "planning", "codes",
+    "plain", "strata", "choosing", "visits", "sampled", "digests", "fingerprint", "engine", "measures", "state",
+    "bookmark", "loader", "looking", "described", "dataset", "constructors", "stored_constructors", "ranks", "devices",
+    "datasets", "checkpoint_files", "checkpoints", "adapters", "text", "reporting", "training", "legacy", "__init__",
+    "backend", "models", "runs", "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli_run", "cli",
     "__main__",
 ]
 # fmt: on
@@ -36,23 +37,32 @@ UPWARDS = {("loader", "adapters")}
 
 #: Imports from outside the standard library: who may, and whether at the top of the file or only inside a function.
 TOP = {
-    "PIL": {"transforms.pillow"},
-    "click": {"cli", "cli_inspect", "cli_options"},
-    "cv2": {"transforms.resize"},
-    "keras": {"adapters.keras", "models", "reporting.progress", "runs"},
+    "PIL": {"legacy.image_files", "transforms.pillow"},
+    "click": {"cli", "cli_inspect", "cli_options", "cli_run"},
+    "cv2": {
+        "legacy.image_transforms",
+        "transforms.colors",
+        "transforms.geometry",
+        "transforms.mixing",
+        "transforms.resize",
+    },
+    "keras": {"adapters.keras", "legacy.keras_kept", "models", "reporting.progress", "runs"},
     "rich": {"reporting.line", "reporting.progress"},
     "simplejpeg": {"transforms.decode"},
 }
 LATE = {
     "PIL": {"demo"},
+    "pooch": {"datasets.fetch"},
+    "requests": {"datasets.fetch"},
+    "rich": {"datasets.fetch"},
     "cloudpickle": {"engine.sending"},
     "cv2": {"engine.codecs"},
-    "h5py": {"sources.hdf5"},
+    "h5py": {"legacy.old_files", "legacy.old_names", "sources.hdf5"},
     "hdf5plugin": {"sources.stored"},
     "matplotlib": {"reporting.history"},
     "psutil": {"machine"},
     "pyarrow": {"sources.parquet", "sources.table_files"},
-    "sklearn": {"demo"},
+    "sklearn": {"datasets.ready", "demo"},
     "tensorflow": {"adapters.keras_data"},
     "torch": {"adapters.keras_state"},
     "zstandard": {"sources.text_stream"},

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import fitstream as fs
-from fitstream.chain import Chain, Filler, Recipe
+from fitstream.chain import Chain, Recipe
 from fitstream.failures import RowError
+from fitstream.filler import Filler
 from fitstream.operations import Map
 from fitstream.scratch import Allowance, Arena
 from fitstream.sources.arrays import SequenceSource

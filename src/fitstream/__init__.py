@@ -5,6 +5,7 @@ A `Dataset` describes, a `Plan` proves that it fits, a `Loader` runs, an adapter
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from fitstream.constructors import (
@@ -20,6 +21,7 @@ from fitstream.constructors import (
 )
 from fitstream.dataset import Dataset
 from fitstream.errors import (
+    DeviceError,
     FitstreamError,
     LoaderClosed,
     PlanError,
@@ -32,27 +34,36 @@ from fitstream.errors import (
 from fitstream.loader import Loader
 from fitstream.plan import Plan
 from fitstream.ranks import shard_auto
-from fitstream.stored_constructors import from_parquet, from_webdataset
 
 if TYPE_CHECKING:
+    from fitstream import datasets, devices, text
     from fitstream.checkpoints import Checkpoint
+    from fitstream.legacy.methods import evaluate_generator, fit_generator, predict_generator
+    from fitstream.legacy.sequence import Sequence
+    from fitstream.stored_constructors import from_parquet, from_webdataset
     from fitstream.training import evaluate, fit, predict
 
 __all__ = [
     "Checkpoint",
     "Dataset",
+    "DeviceError",
     "FitstreamError",
     "Loader",
     "LoaderClosed",
     "Plan",
     "PlanError",
     "SampleError",
+    "Sequence",
     "SourceError",
     "Stalled",
     "StateError",
     "WorkerDied",
+    "datasets",
+    "devices",
     "evaluate",
+    "evaluate_generator",
     "fit",
+    "fit_generator",
     "from_arrays",
     "from_batches",
     "from_folder",
@@ -65,21 +76,34 @@ __all__ = [
     "from_webdataset",
     "from_windows",
     "predict",
+    "predict_generator",
     "shard_auto",
+    "text",
 ]
 
 __version__ = "0.1.0"
 
 
+#: Names that are loaded when they are first used, and the module of each: what it imports (Keras and its backend, for
+#: training) would make up most of the time that importing fitstream takes, and many programs need none of it.
+_LATE = {
+    "Checkpoint": "fitstream.checkpoints",
+    "Sequence": "fitstream.legacy.sequence",
+    "evaluate": "fitstream.training",
+    "evaluate_generator": "fitstream.legacy.methods",
+    "fit": "fitstream.training",
+    "fit_generator": "fitstream.legacy.methods",
+    "from_parquet": "fitstream.stored_constructors",
+    "from_webdataset": "fitstream.stored_constructors",
+    "predict": "fitstream.training",
+    "predict_generator": "fitstream.legacy.methods",
+}
+_LATE_MODULES = ("datasets", "devices", "text")
+
+
 def __getattr__(name: str) -> Any:
-    if name == "Checkpoint":
-        # Only training needs it, and what it imports takes a tenth of the time that importing fitstream does.
-        from fitstream.checkpoints import Checkpoint
-
-        return Checkpoint
-    # Training loads Keras and its backend, which importing fitstream must not.
-    if name in ("evaluate", "fit", "predict"):
-        from fitstream import training
-
-        return getattr(training, name)
+    if name in _LATE_MODULES:
+        return importlib.import_module(f"fitstream.{name}")
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
     raise AttributeError(f"module 'fitstream' has no attribute {name!r}")

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+import numpy.typing as npt
 
+from fitstream.buckets import Buckets
 from fitstream.errors import PlanError
 from fitstream.operations import Last
 from fitstream.sampling import Indices, Order, Selection, Shard
@@ -46,13 +48,22 @@ class BatchOrder:
         size: Samples of a global batch.
         last: What becomes of the rest that is smaller than a batch.
         shard: The part of each global batch that is ours.
+        lengths: Of all samples of the source, where those of like length are joined; or None.
     Raises:
         PlanError: If no batch comes out, or the batch can't be divided among the ranks.
     """
 
-    __slots__ = ("_last", "_order", "_shard", "_size", "steps")
+    __slots__ = ("_last", "_order", "_shard", "_size", "buckets", "steps")
 
-    def __init__(self, order: Order, size: int, last: Last, shard: Shard | None = None) -> None:
+    def __init__(
+        self,
+        order: Order,
+        size: int,
+        last: Last,
+        shard: Shard | None = None,
+        lengths: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        self.buckets = None if lengths is None else Buckets(order, size, lengths)
         self._order, self._size, self._last, self._shard = order, size, last, shard
         count = order.count
         self.steps = count // size if last == "drop" else -(-count // size)
@@ -122,6 +133,9 @@ class BatchOrder:
             start += pass_index * self.steps * self._size
             return self._wrapped(start + low, start + end)
         passes = np.full(end - low, pass_index, dtype=np.int64)
+        if self.buckets is not None:
+            indices, positions = self.buckets.rows(pass_index, step)
+            return Rows(indices[low:end], passes, high - low, positions[low:end] if self._order.repeats else None)
         draws = np.arange(start + low, start + end) if self._order.repeats else None
         return Rows(self._order.span(pass_index, start + low, start + end), passes, high - low, draws)
 

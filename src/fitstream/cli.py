@@ -1,4 +1,4 @@
-"""The command line: `fitstream demo`, `train`, `plan` and `inspect`.
+"""The command line: `fitstream demo`, `train`, `plan`, `inspect` and `run`.
 
 It opens data, hands over, and says what went wrong in a sentence: errors that fitstream knows come without a traceback
 (FITSTREAM_TRACEBACK=1 shows it), and Ctrl-C ends with one line and the exit code that shells expect. All else is a bug,
@@ -21,9 +21,11 @@ import fitstream as fs
 from fitstream.backend import choose_backend, without_chatter
 from fitstream.cli_inspect import inspect
 from fitstream.cli_options import Reading, data_argument, find_parts, reading_options, running_options
+from fitstream.cli_run import run
 from fitstream.demo import write_digits
 from fitstream.errors import FitstreamError, PlanError
 from fitstream.interrupts import leave, watch_for_interrupts
+from fitstream.legacy.running import Script
 
 if TYPE_CHECKING:
     from fitstream.runs import LabelMode
@@ -48,6 +50,7 @@ def _cli() -> None:
 
 
 _cli.add_command(inspect)
+_cli.add_command(run)
 
 
 @_cli.command("plan")
@@ -229,9 +232,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: What follows `fitstream`; None for the program's own.
     """
-    watch_for_interrupts()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] != ["run"]:  # there Ctrl-C and the output are the program's own
+        watch_for_interrupts()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         code = _cli.main(arguments, prog_name="fitstream", standalone_mode=False)
     except click.ClickException as error:
@@ -245,4 +250,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         sys.stdout.flush()
         leave()
+    if isinstance(code, Script):
+        # Outside of what turns errors into messages, so that the interpreter handles the program's as always.
+        code()
+        sys.exit(0)
     sys.exit(code or 0)

@@ -266,8 +266,9 @@ def from_windows(
         target: "next": samples are `(window, next)`, what follows the window. "sequence": `(window, shifted)`, the
             window one place later, which has the next one for each place. None: windows alone.
         one_hot: Characters and tokens as float32 `(..., classes)` with a one, instead of int64 numbers.
-        class_count: Different tokens; needed for `one_hot`. With it, others are refused. Characters have their alphabet.
-        alphabet: Characters in the order of their numbers, as `ds.class_names` has them; None for all of the text, sorted.
+        class_count: Number of different tokens; needed for `one_hot`. With it, others are refused.
+        alphabet: Characters of a text in the order of their numbers; None for all that are there, sorted.
+            `ds.class_names` has them.
         encoding: Of a text file.
         observers: Called with `IndexProgress` while a text file is read for the first time.
     Raises:

@@ -6,6 +6,7 @@
     ├── SampleError                  one sample failed; its index, path, stage and the user's own line
     ├── WorkerDied                   a worker process ended by itself; its id, how, and the batch it worked on
     ├── StateError                   a state that can't be loaded; what changed since it was taken
+    ├── DeviceError                  a GPU that isn't there, or a limit that comes too late
     ├── Stalled (TimeoutError)       one side waited too long for the other; which, and for how long
     └── LoaderClosed                 an iterator or loader was used after it ended
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 from fitstream.redaction import redacted
 
 __all__ = [
+    "DeviceError",
     "FitstreamError",
     "LoaderClosed",
     "PlanError",
@@ -147,6 +149,10 @@ class StateError(FitstreamError):
     def __init__(self, message: str, *, changes: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.changes = changes
+
+
+class DeviceError(FitstreamError):
+    """A GPU can't be limited as asked: there is none of that number or size, or its framework runs already."""
 
 
 class LoaderClosed(FitstreamError):

@@ -105,6 +105,8 @@ class Identity:
         for _, stage in self._plan.recipe.stages:
             if not isinstance(stage, Decode):
                 yield stage.name, stage.fn
+        for _, finish in self._plan.finishes:
+            yield finish.name, finish.fn
 
     @property
     def _is_program(self) -> bool:
@@ -127,10 +129,13 @@ class Identity:
         chosen = () if order is None else order.selections
         # The seed of a shuffle of all samples is told apart.
         names = ["shuffle" if isinstance(one, Shuffle) and one.chunks is None else told(one) for one in chosen]
+        if order is not None and order.buckets is not None:
+            names.append(f"bucket_by {digest(order.buckets.lengths.tobytes())}")
         stages = [
-            Part(told(stage), digest(repr(stage.options).encode())) if isinstance(stage, Decode) else next(programs)
+            Part(told(stage), _decoding(stage)) if isinstance(stage, Decode) else next(programs)
             for _, stage in plan.recipe.stages
         ]
+        stages += [next(programs) for _ in plan.finishes]
         spec = f"{plan.batch_structure.names} {plan.layout.specs}"
         sample = Part(f"sample {plan.sample_spec!r}", digest(spec.encode("utf-8", "surrogatepass")))
         size = plan.batch_size if order is None else order.size
@@ -158,3 +163,8 @@ class Identity:
             digester = Digester(self._arrays)
             yield Part(name, digester.value(thing).hex()[:10])
             self._unknown += [f"{name}: {one}" for one in digester.unknown]
+
+
+def _decoding(stage: Decode) -> str:
+    drawn = "" if stage.crop is None else repr(stage.crop)
+    return digest((repr(stage.options) + drawn).encode())

@@ -18,6 +18,7 @@ from fitstream.batching import BatchOrder
 from fitstream.chain import Tally
 from fitstream.errors import LoaderClosed, PlanError, Stalled, StateError
 from fitstream.events import LanesChanged, Observer
+from fitstream.finishing import finish
 from fitstream.measures import Delivered, Meter, Stats
 from fitstream.plan import Plan
 from fitstream.spec import format_bytes, row_count
@@ -87,6 +88,7 @@ class Stream:
                 except BaseException:
                     del leaves  # who keeps the error keeps this frame, which must not keep the batch's memory
                     raise
+            finish(plan, leaves, slot.sample_count, slot.pass_index, slot.step)
             self._number += 1
             self.position = (slot.pass_index + 1, 0) if slot.last_of_pass else (slot.pass_index, slot.step + 1)
             self._loader._next = self.position
@@ -144,8 +146,7 @@ class Loader:
         self._bookmark = Bookmark(plan)
         self._live: weakref.ref[Stream] | None = None
         self._peak_bytes = self._copy_count = 0
-        self._tally = Tally()
-        self._closed = False
+        self._tally, self._closed = Tally(), False
         processes = 0 if plan.auto_processes else plan.process_count
         self._lanes = LanesChanged(plan.lane_count, processes, plan.lane_reason)
         if plan.process_count and not plan.auto_processes:

@@ -9,9 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.batching import Rows
-from fitstream.chain import Chain, Filler
+from fitstream.chain import Chain
 from fitstream.failures import RowError
+from fitstream.filler import Filler
+from fitstream.finishing import finish
 from fitstream.operations import Operation
+from fitstream.padding import trim
 from fitstream.plan import Plan
 from fitstream.probe import check_least, recipe_of
 from fitstream.sampling import Order
@@ -44,26 +47,33 @@ def one_sample(source: Source, operations: Sequence[Operation], order: Order, pl
         chain.close()
 
 
-def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows) -> Any:
+def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows, step: int) -> Any:
     """A batch of pass 0.
 
     Args:
         plan: What a loader would run.
         operations: What is done to samples.
         rows: The batch's.
+        step: Its place in the pass.
     Raises:
         SampleError: If a sample can't be made.
     """
     chain = _chain(plan.source, operations)
     try:
         layout = Layout(plan.layout.specs, rows.count)
-        leaves = layout.leaves(np.zeros(layout.slot_bytes, np.uint8), rows.count)
+        slot = np.zeros(layout.slot_bytes, np.uint8)
+        leaves = layout.leaves(slot, rows.count)
         try:
-            Filler(chain, plan.structure, plan.specs).fill(leaves, 0, rows.indices, rows.passes, draws=rows.draws)
+            filler = Filler(chain, plan.structure, plan.specs, plan.padded)
+            filler.fill(leaves, 0, rows.indices, rows.passes, draws=rows.draws)
         except RowError as failed:
             raise failed.error from failed.error.__cause__
-        if plan.mask:
+        if plan.padded:
+            lengths = trim(leaves, rows.count, plan.padded, mask=plan.mask)
+            leaves = layout.leaves(slot, rows.count, lengths)
+        elif plan.mask:
             leaves[-1][: len(rows.indices)] = 1
+        finish(plan, leaves, len(rows.indices), 0, step)
         return plan.batch_structure.build(leaves)
     finally:
         chain.close()

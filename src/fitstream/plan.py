@@ -25,7 +25,7 @@ from fitstream.batching import BatchOrder
 from fitstream.budget import Needs, round_up
 from fitstream.chain import Recipe
 from fitstream.errors import PlanError
-from fitstream.operations import Last
+from fitstream.operations import Last, MapBatch
 from fitstream.packing import unpack_samples
 from fitstream.policy import DEFAULT, Policy
 from fitstream.sources.base import Sequential, Source
@@ -71,6 +71,8 @@ class Plan:
         budget_bytes: What the user allows.
         needs: What the sums were made of.
         policy: What becomes of samples that can't be made.
+        finishes: What is done to finished batches, with the places in the dataset's chain.
+        padded: Numbers of the leaves that are padded to the longest sample of the batch.
         most_slots: Slots that batches of free form may have; 0 where all batches have the first one's shapes. The ring
             then begins with one small slot, and is as large as the budget and this allow once a batch is there.
     """
@@ -106,7 +108,9 @@ class Plan:
     budget_bytes: int
     needs: Needs
     policy: Policy = DEFAULT
+    finishes: tuple[tuple[int, MapBatch], ...] = ()
     most_slots: int = 0
+    padded: tuple[int, ...] = ()
 
     @property
     def free_form(self) -> bool:
@@ -178,7 +182,10 @@ class Plan:
         constant = self.order.constant if self.order is not None else self.last in ("drop", "pad")
         shrinks = self.policy.on_bad_sample == "skip" and self.last != "pad"
         rows = self.batch_size if constant and not shrinks and not self.whole_batches else None
-        return self.batch_structure.build([spec.batched(rows) for spec in self.layout.specs])
+        specs = [spec.batched(rows) for spec in self.layout.specs]
+        for number in self.padded + ((len(specs) - 2,) if self.padded and self.mask else ()):
+            specs[number] = ArraySpec((rows, None, *specs[number].shape[2:]), specs[number].dtype)
+        return self.batch_structure.build(specs)
 
     def build(self, leaves: Sequence[Any], kept: Any = None) -> Any:
         """The batch whose arrays lie in a slot.

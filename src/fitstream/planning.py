@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from fitstream.budget import SHARE_OF_PROCESSES, Fitted, Needs
 from fitstream.chain import Recipe
 from fitstream.errors import PlanError
 from fitstream.machine import available_cores, available_memory_bytes, is_opening, why_no_processes
-from fitstream.operations import Batch, Operation
+from fitstream.operations import Batch, Operation, finishes_of
+from fitstream.padding import lengthened, lengths_spec, padded_leaves
 from fitstream.plan import Plan
 from fitstream.policy import DEFAULT, Policy
-from fitstream.probe import Probe, probe, recipe_of, sample_order
+from fitstream.probe import Probe, batch_order, probe, recipe_of, sample_order
 from fitstream.sampling import Shard
 from fitstream.sources.base import Sequential, Source
 from fitstream.spec import ArraySpec, Layout, Structure, format_bytes, parse_bytes
@@ -69,7 +71,7 @@ def make_plan(
     shard = None if whole else _shard_of_batches(operations)
     order = None
     if isinstance(source, Source):
-        order = BatchOrder(sample_order(source, operations), batch.size, batch.last, shard)
+        order = batch_order(source, operations, batch, shard)
     recipe = recipe_of(source, operations)
     _check_processes(processes)
     lane_count, reason = _lanes(workers, processes or 0)
@@ -81,7 +83,8 @@ def make_plan(
         rows = max(whole_batch_size, first.rows)
     else:
         rows = batch.size if order is None else order.capacity
-    layout, batch_structure = _layout(first, rows, batch.mask)
+    first, padded = _lengthened(first, batch, order)
+    layout, batch_structure = _layout(first, rows, batch.mask, padded)
     steps = order.steps if order is not None else _steps(source, batch, whole)
     chunk_rows = 1 if whole else _chunk_rows(rows, lane_count, recipe, first)
     wanted, where = _processes(processes, lane_count, source, recipe, first)
@@ -104,7 +107,7 @@ def make_plan(
         large_bytes=fitted.large_bytes, queue_bytes=needs.queue_bytes(fitted.lane_count, fitted.process_count),
         process_bytes=needs.process_bytes(fitted.lane_count, fitted.process_count), area_bytes=needs.area_bytes,
         room_count=needs.room_count(fitted.lane_count, fitted.process_count), index_bytes=needs.index_bytes,
-        budget_bytes=budget, needs=needs, policy=policy,
+        budget_bytes=budget, needs=needs, policy=policy, finishes=finishes_of(operations), padded=padded,
     )
     # fmt: on
 
@@ -168,6 +171,7 @@ def _sizes(
     source: Source | Sequential, recipe: Recipe, first: Probe, chunk_rows: int, order: BatchOrder | None
 ) -> dict[str, Any]:
     """What the first sample and the source say of memory."""
+    lengths_bytes = 0 if order is None or order.buckets is None else order.buckets.lengths.nbytes
     index_bytes, memory_bytes = (source.index_bytes, source.memory_bytes) if isinstance(source, Source) else (0, 0)
     return {
         "scratch_bytes": first.scratch_bytes,
@@ -177,7 +181,7 @@ def _sizes(
         + (source.block_bytes if isinstance(source, Source) else 0),
         "waiting_bytes": chunk_rows * first.raw_bytes,
         "hands_on": bool(recipe.stages),
-        "index_bytes": index_bytes + (0 if order is None else order.index_bytes),
+        "index_bytes": index_bytes + lengths_bytes + (0 if order is None else order.index_bytes),
         "worker_bytes": _WORKER_BYTES + (_CODEC_BYTES if recipe.image_options is not None else 0),
         "result_bytes": first.result_bytes,
         "shared_bytes": memory_bytes,
@@ -247,10 +251,24 @@ def _shard_of_batches(operations: Sequence[Operation]) -> Shard | None:
     return operations[-1] if isinstance(operations[-1], Shard) else None
 
 
-def _layout(first: Probe, rows: int, mask: bool) -> tuple[Layout, Structure]:
-    """Layout and tree of a batch; a mask is one more part."""
+def _lengthened(first: Probe, batch: Batch, order: BatchOrder | None) -> tuple[Probe, tuple[int, ...]]:
+    """The first sample with room for the longest, and the numbers of its padded leaves."""
+    padded = padded_leaves(first.structure, first.specs, batch)
+    if not padded:
+        return first, padded
+    longest = batch.max_length
+    if longest is None:
+        assert order is not None
+        assert order.buckets is not None
+        longest = int(order.buckets.lengths.max(initial=1))
+    return replace(first, specs=lengthened(first.specs, padded, longest)), padded
+
+
+def _layout(first: Probe, rows: int, mask: bool, padded: Sequence[int]) -> tuple[Layout, Structure]:
+    """Layout and tree of a batch; a mask is one more part, and the lengths of padded leaves come last."""
+    noted = (lengths_spec(padded),) if padded else ()
     if not mask:
-        return Layout(first.specs, rows), first.structure
+        return Layout((*first.specs, *noted), rows), first.structure
     sample = first.structure.build([0] * first.structure.leaf_count)
     if isinstance(sample, dict):
         if "mask" in sample:
@@ -260,7 +278,8 @@ def _layout(first: Probe, rows: int, mask: bool) -> tuple[Layout, Structure]:
         tree: Any = {**sample, "mask": 0}
     else:
         tree = (*(sample if isinstance(sample, tuple) else (sample,)), 0)
-    return Layout((*first.specs, ArraySpec((), np.dtype(np.float32))), rows), Structure(tree)
+    masked = ArraySpec(first.specs[padded[0]].shape[:1] if padded else (), np.dtype(np.float32))
+    return Layout((*first.specs, masked, *noted), rows), Structure(tree)
 
 
 def _chunk_rows(rows: int, lane_count: int, recipe: Recipe, first: Probe) -> int:

@@ -5,29 +5,35 @@ Run once for a plan, in the calling thread, with nothing started. The sample of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
+import numpy.typing as npt
 
-from fitstream.chain import Chain, Recipe, whole_rows
+from fitstream.batching import BatchOrder
+from fitstream.buckets import Lengths
+from fitstream.chain import Chain, Recipe
 from fitstream.errors import FitstreamError, PlanError, SampleError
-from fitstream.operations import Batch, Decode, Map, Operation
+from fitstream.memory import shared_copy
+from fitstream.operations import Batch, Operation, stages_of
 from fitstream.packing import TooBig, Unpackable, pack_samples
 from fitstream.sampling import Draw, Order, Shard, Shuffle, Split, Take
 from fitstream.scratch import Allowance, Arena
 from fitstream.sources.base import Sequential, Source
-from fitstream.spec import ArraySpec, Structure, array_spec, copied, format_bytes
+from fitstream.spec import ArraySpec, Structure, array_spec, copied, format_bytes, whole_rows
 
-__all__ = ["Probe", "check_least", "probe", "recipe_of", "sample_order"]
+__all__ = ["Probe", "batch_order", "check_least", "probe", "recipe_of", "sample_order"]
+
+#: Scratch for a sample whose length is asked for, and how many are asked for at a time.
+_LENGTH_BYTES, _LENGTH_ROWS = 2**30, 4096
 
 
 def recipe_of(source: Source | Sequential, operations: Sequence[Operation]) -> Recipe:
     """What a lane does to make samples of a dataset."""
-    stages = [operation for operation in operations if isinstance(operation, (Decode, Map))]
     seed = next((operation.seed for operation in operations if isinstance(operation, Shuffle)), 0)
-    return Recipe(source if isinstance(source, Source) else None, tuple(enumerate(stages)), seed)
+    return Recipe(source if isinstance(source, Source) else None, stages_of(operations), seed)
 
 
 def sample_order(source: Source, operations: Sequence[Operation]) -> Order:
@@ -39,6 +45,50 @@ def sample_order(source: Source, operations: Sequence[Operation]) -> Order:
         if isinstance(operation, (Take, Split, Draw, Shard, Shuffle)):
             chosen.append(operation)
     return Order(len(source), chosen)
+
+
+def batch_order(
+    source: Source, operations: Sequence[Operation], batch: Batch, shard: Shard | None = None
+) -> BatchOrder:
+    """The order of a dataset's batches. Where a function tells how long samples are, each is made once, the first time.
+
+    Raises:
+        PlanError: If no batch comes out.
+        SampleError: If a sample can't be made.
+    """
+    order, lengths = sample_order(source, operations), None
+    if batch.bucket_by is not None:
+        lengths = batch.bucket_by.of(len(source), lambda: _lengths(source, operations, order, batch.bucket_by))
+    return BatchOrder(order, batch.size, batch.last, shard, lengths)
+
+
+def _lengths(
+    source: Source, operations: Sequence[Operation], order: Order, bucket_by: Lengths | None
+) -> npt.NDArray[np.int64]:
+    """What the function says of each sample of a pass; 0 for those that are never used."""
+    assert bucket_by is not None
+    assert bucket_by.fn is not None
+    fn, lengths = bucket_by.fn, np.zeros(len(source), np.int64)
+    chain = Chain(recipe_of(source, operations), Arena(Allowance(0, _LENGTH_BYTES, _LENGTH_BYTES)))
+    try:
+        for first in range(0, order.count, _LENGTH_ROWS):
+            for index in order.span(0, first, min(first + _LENGTH_ROWS, order.count)).tolist():
+                with chain.arena:
+                    sample = chain.sample(index, 0)
+                    lengths[index] = _length(chain, fn, sample, index)
+    finally:
+        chain.close()
+    return shared_copy(lengths)
+
+
+def _length(chain: Chain, fn: Callable[..., Any], sample: Any, index: int) -> int:
+    try:
+        length = fn(*sample) if isinstance(sample, tuple) else fn(sample)
+        if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < 0:
+            raise TypeError(f"bucket_by= returned {length!r}, not a whole number from 0 on")
+    except Exception as error:
+        raise chain.failure(error, index, "bucket_by") from error
+    return int(length)
 
 
 @final

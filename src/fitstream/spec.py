@@ -30,6 +30,7 @@ __all__ = [
     "format_bytes",
     "parse_bytes",
     "row_count",
+    "whole_rows",
 ]
 
 #: JAX and TensorFlow take arrays without a copy when they start at a multiple of this many bytes.
@@ -163,12 +164,24 @@ class Layout:
         """A slot that is nothing but bytes: one leaf, uint8 `(1, count_bytes)`."""
         return Layout([ArraySpec((aligned(count_bytes),), np.dtype(np.uint8))], 1)
 
-    def leaves(self, root: npt.NDArray[np.uint8], rows: int) -> list[npt.NDArray[Any]]:
-        """Views of a slot's bytes: one array `(rows, ...)` a leaf."""
+    def leaves(
+        self, root: npt.NDArray[np.uint8], rows: int, lengths: Sequence[int | None] = ()
+    ) -> list[npt.NDArray[Any]]:
+        """Views of a slot's bytes: one array `(rows, ...)` a leaf.
+
+        Args:
+            root: The bytes.
+            rows: Rows of the batch.
+            lengths: Of the second axis of each leaf, where batches differ in it; None for the spec's.
+        """
         leaves = []
-        for spec, offset in zip(self.specs, self.offsets, strict=True):
+        for number, (spec, offset) in enumerate(zip(self.specs, self.offsets, strict=True)):
             shape = (rows, *cast("tuple[int, ...]", spec.shape))
-            leaves.append(root[offset : offset + rows * spec.nbytes].view(spec.dtype).reshape(shape))
+            length = lengths[number] if lengths else None
+            if length is not None:
+                shape = (rows, length, *shape[2:])
+            count_bytes = math.prod(shape) * spec.dtype.itemsize
+            leaves.append(root[offset : offset + count_bytes].view(spec.dtype).reshape(shape))
         return leaves
 
 
@@ -250,6 +263,19 @@ def copied(sample: Any) -> Any:
     if isinstance(sample, dict):
         return {key: copied(child) for key, child in sample.items()}
     return np.array(sample) if isinstance(sample, np.ndarray) else sample
+
+
+def whole_rows(values: Sequence[npt.NDArray[Any]], names: Sequence[str]) -> int:
+    """The number of samples of a finished batch.
+
+    Raises:
+        ValueError: If its arrays have no rows, or differing numbers of them.
+    """
+    lengths = {value.shape[0] if value.ndim else -1 for value in values}
+    if len(lengths) != 1 or min(lengths) <= 0:
+        told = ", ".join(f"{name or 'array'}: {value.shape}" for name, value in zip(names, values, strict=True))
+        raise ValueError(f"the arrays of a batch need first axes of one length above 0, but have the shapes {told}")
+    return int(lengths.pop())
 
 
 def row_count(batch: Any) -> int:

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
-from fitstream.adapters.class_weights import ClassWeights, Weights
+from fitstream.adapters.class_weights import Weights
 from fitstream.adapters.keras import check_batch, keras
 from fitstream.adapters.keras_arguments import (
     check_execution,
@@ -27,9 +27,10 @@ from fitstream.adapters.keras_arguments import (
     count_validations,
     whole_number,
 )
+from fitstream.adapters.keras_callbacks import end_threads, flat_callbacks
 from fitstream.adapters.keras_checkpoint import Keeper, KeptCallbacks, open_keeper
 from fitstream.adapters.keras_data import as_keras_data
-from fitstream.adapters.keras_feed import Feed, FeedCallback, build_for_tensorflow
+from fitstream.adapters.keras_feed import FeedCallback, build_ahead
 from fitstream.adapters.keras_inputs import (
     Batches,
     Running,
@@ -39,6 +40,7 @@ from fitstream.adapters.keras_inputs import (
     to_batches,
     to_validation,
 )
+from fitstream.adapters.loader_feed import LoaderFeed
 from fitstream.checkpoints import Checkpoint
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError
@@ -132,11 +134,11 @@ def fit(
             count = count_validations(epochs, initial_epoch, validation_freq)
             check_repeats(other_feed, "validation_data", "validation_steps", validation_steps, count)
         check_execution(model, [feed, other_feed])
-        build_for_tensorflow(model, feed.spec)
-        keeper = open_keeper(opened, checkpoint, model, (feed, other_feed), epochs, _flat(callbacks))
+        build_ahead(model, feed.spec)
+        keeper = open_keeper(opened, checkpoint, model, (feed, other_feed), epochs, flat_callbacks(callbacks))
         start = (initial_epoch, 0) if keeper is None or keeper.start is None else keeper.start
         progress = _progress(opened, verbose, feed, other_feed, epochs, *start)
-        told = [FeedCallback(feed, other_feed, epochs), *_flat(callbacks), *progress]
+        told = [FeedCallback(feed, other_feed, epochs), *flat_callbacks(callbacks), *progress]
         return model.fit(
             x=as_keras_data(feed),
             epochs=epochs,
@@ -256,7 +258,7 @@ def predict(
 
 def _open_both(
     opened: contextlib.ExitStack, train: Batches, other: Batches | None, running: Running
-) -> tuple[Feed, Feed | None]:
+) -> tuple[LoaderFeed, LoaderFeed | None]:
     own = isinstance(train, Dataset)
     if other is None:
         return _feed(opened, open_one(train, running), own=own), None
@@ -264,17 +266,17 @@ def _open_both(
     return _feed(opened, loader, own=own), _feed(opened, other_loader, own=isinstance(other, Dataset), trims=True)
 
 
-def _open_one(opened: contextlib.ExitStack, batches: Batches, steps: int | None, running: Running) -> Feed:
+def _open_one(opened: contextlib.ExitStack, batches: Batches, steps: int | None, running: Running) -> LoaderFeed:
     feed = _feed(opened, open_one(batches, running), own=isinstance(batches, Dataset), trims=True)
     feed.steps = count_steps("steps", steps, feed.steps, at_most_a_pass=True)
     return feed
 
 
-def _feed(opened: contextlib.ExitStack, loader: Loader, *, own: bool, trims: bool = False) -> Feed:
+def _feed(opened: contextlib.ExitStack, loader: Loader, *, own: bool, trims: bool = False) -> LoaderFeed:
     if own:
         opened.enter_context(loader)
     check_batch(loader.plan.batch_spec)
-    feed = Feed(loader, loader.plan.steps, own=own, trims=trims)
+    feed = LoaderFeed(loader, loader.plan.steps, own=own, trims=trims)
     opened.callback(feed.close)
     return feed
 
@@ -282,19 +284,18 @@ def _feed(opened: contextlib.ExitStack, loader: Loader, *, own: bool, trims: boo
 # Running.
 
 
-def _set_training(feed: Feed, model: Any, steps: int | None, class_weight: Weights | None, epochs: int) -> None:
+def _set_training(feed: LoaderFeed, model: Any, steps: int | None, class_weight: Weights | None, epochs: int) -> None:
     """Set what fit says about training's batches; `epochs` is how many there are to train."""
     feed.steps = count_steps("steps_per_epoch", steps, feed.steps)
     feed.goes_on = steps is not None
     check_repeats(feed, "train", "steps_per_epoch", steps, epochs)
     if class_weight is not None:
-        feed.prepare = ClassWeights(class_weight, feed.spec, getattr(model, "output_names", ()))
-        feed.spec = feed.prepare.spec
+        feed.weigh(class_weight, getattr(model, "output_names", ()))
 
 
 def _callbacks(opened: contextlib.ExitStack, told: Sequence[Any], **settings: Any) -> keras.callbacks.CallbackList:
     callbacks = keras.callbacks.CallbackList(list(told), **settings)
-    opened.callback(_end_threads, callbacks)
+    opened.callback(end_threads, callbacks)
     return callbacks
 
 
@@ -307,23 +308,16 @@ def _fit_callbacks(
     # Where only the outcome is restored, nobody hears of a training.
     called = [each for each in told if not keeper.complete or isinstance(each, FeedCallback)]
     callbacks = KeptCallbacks(keeper, called, **settings)
-    opened.callback(_end_threads, callbacks)
+    opened.callback(end_threads, callbacks)
     return callbacks
 
 
-def _end_threads(callbacks: keras.callbacks.CallbackList) -> None:
-    # Keras calls callbacks from threads, which it ends only when a loop ends well.
-    executor = getattr(callbacks, "_executor", None)
-    if executor is not None:
-        executor.shutdown(cancel_futures=True)
-
-
 def _one_pass_callbacks(
-    opened: contextlib.ExitStack, model: Any, feed: Feed, callbacks: Any, verbose: Verbose
+    opened: contextlib.ExitStack, model: Any, feed: LoaderFeed, callbacks: Any, verbose: Verbose
 ) -> keras.callbacks.CallbackList:
     _check_verbose(verbose)
     bar = int(sys.stdout.isatty()) if verbose == "auto" else verbose
-    told = [FeedCallback(other=feed), *_flat(callbacks)]
+    told = [FeedCallback(other=feed), *flat_callbacks(callbacks)]
     return _callbacks(opened, told, add_progbar=bar != 0, model=model, verbose=bar, epochs=1, steps=feed.steps)
 
 
@@ -335,8 +329,8 @@ def _check_verbose(verbose: Verbose) -> None:
 def _progress(
     opened: contextlib.ExitStack,
     verbose: Verbose,
-    feed: Feed,
-    other: Feed | None,
+    feed: LoaderFeed,
+    other: LoaderFeed | None,
     epochs: int,
     initial_epoch: int,
     initial_step: int,
@@ -351,9 +345,3 @@ def _progress(
     callback = make_callback(feed.loader, epochs, feed.steps, initial_epoch, verbose, others, initial_step=initial_step)
     opened.callback(callback.close)
     return [callback]
-
-
-def _flat(callbacks: Any) -> list[keras.callbacks.Callback]:
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        return list(callbacks.callbacks)
-    return keras.tree.flatten(callbacks) if callbacks is not None else []

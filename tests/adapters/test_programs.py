@@ -131,7 +131,7 @@ def run(name: str, folder: Path) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -144,6 +144,7 @@ def number(said: str, name: str) -> int:
     return int(found[1])
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", SAID)
 def test_an_old_program_runs_unchanged_and_says_what_it_said_then(name: str, folder: Path) -> None:
     for package in NEEDS.get(name, []):

@@ -532,3 +532,33 @@ def test_what_fails_is_not_mistaken_for_what_only_leads_back() -> None:
     before.lock = LOCK
     with pytest.raises(Unsendable, match=r"'self\.lock' of Scale"):
         pack({"map(f)": before})
+
+
+def test_a_parcel_that_holds_the_same_is_kept() -> None:
+    held = {"part": (np.arange(5_000), "text")}
+    first = sending.pack(held)
+    assert sending.pack(held, before=first) is first
+    assert sending.pack({"part": (np.arange(5_000), "text")}, before=first) is first
+
+
+@pytest.mark.parametrize("changed", [(np.arange(1, 5_001), "text"), (np.arange(5_000), "other"), (np.arange(5_000),)])
+def test_a_parcel_that_holds_other_things_is_made_anew(changed: tuple[object, ...]) -> None:
+    first = sending.pack({"part": (np.arange(5_000), "text")})
+    second = sending.pack({"part": changed}, before=first)
+    assert second is not first
+    second.close()
+
+
+def test_not_a_number_counts_as_the_same() -> None:
+    held = {"part": np.full(5_000, np.nan)}
+    first = sending.pack(held)
+    assert sending.pack(held, before=first) is first
+
+
+def test_an_array_that_changed_in_place_is_sent_again() -> None:
+    array = np.zeros((300, 100))
+    first = sending.pack({"part": array[:, ::2]})
+    array[299, 98] = 1
+    second = sending.pack({"part": array[:, ::2]}, before=first)
+    assert second is not first
+    second.close()

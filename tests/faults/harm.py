@@ -151,7 +151,7 @@ class Loop(Culprit):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        from fitstream.chain import Filler
+        from fitstream.filler import Filler
 
         whole = getattr(Filler.fill, "whole", Filler.fill)
 

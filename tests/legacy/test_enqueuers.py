@@ -250,6 +250,33 @@ def test_it_runs_from_start_to_stop_and_can_be_stopped_again() -> None:
     assert list(batches) == []
 
 
+def test_stop_by_another_thread_ends_the_batches() -> None:
+    never = threading.Event()
+
+    def waiting() -> Iterator[np.ndarray]:
+        yield np.zeros(3)
+        while enqueuer.is_running():
+            never.wait(0.001)
+        yield np.ones(3)
+
+    enqueuer = GeneratorEnqueuer(waiting())
+    enqueuer.start()
+    batches, first, seen = enqueuer.get(), threading.Event(), []
+
+    def consume() -> None:
+        for batch in batches:
+            seen.append(batch)
+            first.set()
+
+    thread = threading.Thread(target=consume)
+    thread.start()
+    assert first.wait(timeout=60)
+    enqueuer.stop()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    assert len(seen) == 1
+
+
 def test_batches_stay_valid_after_stop() -> None:
     enqueuer = OrderedEnqueuer(Numbers())
     enqueuer.start(2)

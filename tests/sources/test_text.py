@@ -332,3 +332,30 @@ def test_a_compressed_file_that_is_cut_says_where(tmp_path: Path, suffix: str, p
     path.write_bytes(pack(os.urandom(200_000).hex().encode().replace(b"00", b"\n"))[:-5000])
     with pytest.raises(fs.SourceError, match=rf"x\.txt\{suffix}, line \d+: .*cut off or damaged"):
         lines_of(fs.from_text(path, codes), workers=0)
+
+
+def test_a_pass_over_a_compressed_file_goes_on_where_its_state_was_taken(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt.gz"
+    path.write_bytes(gzip.compress("\n".join(map(str, range(100))).encode()))
+    ds = fs.from_text(path, number).batch(8)
+    with ds.loader() as loader:
+        batches = iter(loader)
+        next(batches)
+        state = loader.state_dict()
+        rest = [batch.tolist() for batch in batches]
+    with ds.loader() as loader:
+        loader.load_state_dict(state)
+        assert [batch.tolist() for batch in loader] == rest
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_parse_gets_a_generator_of_its_own_where_it_asks_for_one(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / ("x.txt" if pack is bytes else "x.txt.gz")
+    path.write_bytes(pack(b"1\n2\n3\n"))
+    ds = fs.from_text(path, lambda line, rng: rng.normal(float(line))).batch(3)
+    with ds.loader() as one, ds.loader(workers=0) as other:
+        first, again = next(iter(one)).tolist(), next(iter(other)).tolist()
+    assert first == again
+    assert len(set(first)) == 3

@@ -49,7 +49,7 @@ class ClassWeights:
         self.spec = (
             spec[0],
             spec[1],
-            map_tree(lambda y, w: ArraySpec((y.shape[0], *w.shape[1:]), w.dtype), spec[1], weighed),
+            map_tree(lambda y, w: ArraySpec(_open_as(y.shape, w.shape), w.dtype), spec[1], weighed),
         )
 
     def __call__(self, batch: Any) -> tuple[Any, Any, Any]:
@@ -68,6 +68,14 @@ class ClassWeights:
         if not isinstance(sample_weight, (tuple, dict)):
             sample_weight = map_tree(lambda _: sample_weight, y)
         return x, y, map_tree(_combine, y, self._tables, sample_weight)
+
+
+def _open_as(targets: tuple[int | None, ...], weights: tuple[int, ...]) -> tuple[int | None, ...]:
+    """The axes of weights, open where the targets' are."""
+    return tuple(
+        targets[axis] if axis == 0 or (axis < len(targets) and targets[axis] is None) else length
+        for axis, length in enumerate(weights)
+    )
 
 
 def _weigh(y: npt.NDArray[Any], table: _Table) -> npt.NDArray[np.float32]:

@@ -28,6 +28,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, final
 
+import numpy as np
+
 try:
     import keras
 except ImportError as error:
@@ -36,6 +38,7 @@ except ImportError as error:
         "fitstream[jax]."
     ) from error
 
+from fitstream.adapters.class_weights import map_tree
 from fitstream.errors import FitstreamError, LoaderClosed, PlanError
 from fitstream.loader import Loader, Stream
 
@@ -43,6 +46,8 @@ __all__ = ["KEPT", "KerasDataset", "check_batch", "keras", "next_pass", "runs_on
 
 #: Keras looks at no more than this many batches before it trains: TensorFlow at two, the others at one.
 KEPT = 2
+#: Of an axis that batches differ in, where only shapes count.
+_BLANK_LENGTH = 64
 
 
 @final
@@ -164,6 +169,8 @@ class KerasDataset(keras.utils.PyDataset):
     def _peek(self, index: int) -> Any:
         if not 0 <= index < self._length:
             raise IndexError(f"batch {index} is outside an epoch of {self._length} batches")
+        if self._loader.plan.padded and keras.backend.backend() == "tensorflow":
+            return self._shape_alone(index)
         if index >= KEPT or self._read > len(self._kept):
             raise PlanError(
                 f"batch {index} can't be picked out: batches come in order, and only the first {KEPT} can be looked "
@@ -172,6 +179,13 @@ class KerasDataset(keras.utils.PyDataset):
         while len(self._kept) <= index:
             self._batch(len(self._kept))
         return self._kept[index]
+
+    def _shape_alone(self, index: int) -> Any:
+        """A blank batch of a length of its own: TensorFlow fixes the axes that the first two have in common."""
+        return map_tree(
+            lambda leaf: np.zeros([_BLANK_LENGTH + index if n is None else n for n in leaf.shape], leaf.dtype),
+            self._loader.plan.batch_spec,
+        )
 
     def _open(self) -> Stream:
         if self._stream is None:

@@ -9,9 +9,18 @@ import numpy as np
 
 from fitstream.adapters.keras import keras
 from fitstream.adapters.keras_feed import Feed
+from fitstream.adapters.loader_feed import LoaderFeed
 from fitstream.errors import PlanError
 
-__all__ = ["check_execution", "check_repeats", "check_validation", "count_steps", "count_validations", "whole_number"]
+__all__ = [
+    "check_execution",
+    "check_repeats",
+    "check_validation",
+    "count_steps",
+    "count_validations",
+    "validation_frequency",
+    "whole_number",
+]
 
 
 def count_steps(name: str, given: int | None, length: int | None, *, at_most_a_pass: bool = False) -> int | None:
@@ -33,7 +42,7 @@ def whole_number(name: str, given: Any, least: int, otherwise: str = "") -> int:
 
 def check_validation(data: Any, split: float | None, steps: int | None, given: Any) -> int | list[int]:
     """Refuse what can't be meant together. Returns how often to validate."""
-    frequency = _frequency(given)
+    frequency = validation_frequency(given)
     if split is not None and data is not None:
         raise PlanError("validation_split and validation_data are both given. Use one.")
     if split is None and data is None and (steps is not None or frequency != 1):
@@ -42,13 +51,14 @@ def check_validation(data: Any, split: float | None, steps: int | None, given: A
     return frequency
 
 
-def _frequency(given: Any) -> int | list[int]:
+def validation_frequency(given: Any) -> int | list[int]:
+    """Every how many epochs, or after which, one validates."""
     if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
         return [whole_number("validation_freq", epoch, 1) for epoch in given]
     return whole_number("validation_freq", given, 1, ", or a list of epochs")
 
 
-def check_repeats(feed: Feed, name: str, steps_name: str, given: int | None, passes: int) -> None:
+def check_repeats(feed: LoaderFeed, name: str, steps_name: str, given: int | None, passes: int) -> None:
     """Refuse several passes over a generator that can run only once."""
     if feed.one_shot and given is None and passes > 1:
         raise PlanError(
@@ -60,11 +70,7 @@ def check_repeats(feed: Feed, name: str, steps_name: str, given: int | None, pas
 def check_execution(model: Any, feeds: Sequence[Feed | None]) -> None:
     """Refuse what JAX can't foresee: the end of a pass within an execution."""
     count = int(model.steps_per_execution)
-    if (
-        count > 1
-        and keras.backend.backend() == "jax"
-        and any(feed is not None and feed.steps is None for feed in feeds)
-    ):
+    if count > 1 and keras.backend.backend() == "jax" and any(feed is not None and feed.unforeseen for feed in feeds):
         raise PlanError(
             f"steps_per_execution={count} on JAX needs to know how long an epoch is, and the source doesn't tell its "
             "length. Give it as length=, give steps, or compile with steps_per_execution=1."

@@ -25,7 +25,6 @@ from typing import Any, final
 import numpy as np
 
 from fitstream.adapters.keras import keras
-from fitstream.adapters.keras_feed import Feed
 from fitstream.adapters.keras_state import (
     Arrays,
     Callbacks,
@@ -36,6 +35,7 @@ from fitstream.adapters.keras_state import (
     restore_random_states,
     versions,
 )
+from fitstream.adapters.loader_feed import LoaderFeed
 from fitstream.checkpoint_files import Stored
 from fitstream.checkpoints import Checkpoint, CheckpointFolder
 from fitstream.errors import PlanError, StateError
@@ -70,8 +70,8 @@ class Keeper:
         folder: CheckpointFolder,
         rules: Checkpoint,
         model: Any,
-        feed: Feed,
-        other_feed: Feed | None,
+        feed: LoaderFeed,
+        other_feed: LoaderFeed | None,
         epochs: int,
         users: Sequence[Any],
     ) -> None:
@@ -325,7 +325,7 @@ def open_keeper(
     opened: contextlib.ExitStack,
     checkpoint: Checkpoint | str | os.PathLike[str] | None,
     model: Any,
-    feeds: tuple[Feed, Feed | None],
+    feeds: tuple[LoaderFeed, LoaderFeed | None],
     epochs: int,
     users: Sequence[Any],
 ) -> Keeper | None:
@@ -351,7 +351,7 @@ def open_keeper(
     return Keeper(folder, rules, model, *feeds, epochs, users)
 
 
-def _can_stop_within(model: Any, feed: Feed) -> bool:
+def _can_stop_within(model: Any, feed: LoaderFeed) -> bool:
     """Whether an epoch's rest can be trained on: JAX takes the batches of an execution without asking."""
     several = int(model.steps_per_execution)
     return several == 1 or keras.backend.backend() != "jax" or (feed.steps is not None and feed.steps % several == 0)
@@ -362,7 +362,7 @@ def _both(arrays: Arrays, variables: Variables) -> Iterator[tuple[str, np.ndarra
     yield from variables.arrays()
 
 
-def _build_metrics_for_tensorflow(model: Any, feed: Feed) -> None:
+def _build_metrics_for_tensorflow(model: Any, feed: LoaderFeed) -> None:
     """Have TensorFlow make the metrics' variables, which are to be restored before the first step."""
     if keras.backend.backend() != "tensorflow":
         return

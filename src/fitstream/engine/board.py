@@ -25,6 +25,7 @@ from fitstream.engine.job import Job
 from fitstream.engine.ring import Slot, make_slot
 from fitstream.engine.tokens import FINE, Chunk, Outcome, Run, TokenQueue
 from fitstream.errors import LoaderClosed, PlanError
+from fitstream.padding import trim
 from fitstream.plan import Plan
 
 __all__ = ["Board"]
@@ -118,7 +119,7 @@ class Board:
         slot.rows, slot.sample_count = count, real
         for leaf in slot.leaves:
             leaf[real:count] = 0
-        if self.plan.mask:
+        if self.plan.mask and not self.plan.padded:
             slot.leaves[-1][:real] = 1
 
     def finish_part(self, slot: Slot, outcome: Outcome = FINE) -> None:
@@ -137,6 +138,8 @@ class Board:
         if current:
             if slot.bad and not self.plan.whole_batches:
                 self._leave_out(slot)
+            if self.plan.padded:
+                slot.lengths = trim(slot.leaves, slot.rows, self.plan.padded, mask=self.plan.mask)
             self.ready_queue.put(slot)
         else:
             self.free(slot)

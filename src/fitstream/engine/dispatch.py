@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from queue import Empty
 from typing import final
 
-from fitstream.chain import Filler
 from fitstream.engine.areas import NOWHERE, Areas
 from fitstream.engine.board import Board
 from fitstream.engine.court import Court, blamed
@@ -29,6 +28,7 @@ from fitstream.engine.ring import Slot
 from fitstream.engine.sending import Parcel
 from fitstream.engine.tokens import FINE, Chunk, Outcome
 from fitstream.errors import PlanError, SampleError
+from fitstream.filler import Filler
 from fitstream.memory import Block
 from fitstream.packing import Unpackable
 from fitstream.spec import copied

@@ -13,7 +13,6 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.chain import Filler
 from fitstream.engine.board import Board
 from fitstream.engine.free_form import Place, fill_free_form, room_for
 from fitstream.engine.job import Job
@@ -21,6 +20,7 @@ from fitstream.engine.rescue import Filled, Rescue, Work
 from fitstream.engine.ring import Slot
 from fitstream.engine.tokens import FINE, Chunk, Outcome
 from fitstream.failures import RowError
+from fitstream.filler import Filler
 from fitstream.machine import thread_fault_count
 
 __all__ = ["Filling", "Progress", "fill_chunk", "fill_rows", "open_slot"]

@@ -17,9 +17,9 @@ from typing import Any, Protocol, final
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.chain import Filler
 from fitstream.errors import SampleError
 from fitstream.failures import RowError
+from fitstream.filler import Filler
 from fitstream.packing import TooBig, Unpackable, pack_samples
 from fitstream.spec import aligned, format_bytes
 

@@ -10,9 +10,10 @@ from typing import Any, final
 
 from fitstream.batching import BatchOrder
 from fitstream.budget import Needs
-from fitstream.chain import Chain, Filler, Recipe
+from fitstream.chain import Chain, Recipe
 from fitstream.engine.sending import Parcel, Unsendable, pack
 from fitstream.errors import PlanError
+from fitstream.filler import Filler
 from fitstream.plan import Plan
 from fitstream.policy import Policy
 from fitstream.scratch import Allowance, Arena
@@ -41,6 +42,7 @@ class Job:
     needs: Needs
     policy: Policy
     free_form: bool
+    padded: tuple[int, ...]
 
     @staticmethod
     def of(plan: Plan) -> Job:
@@ -78,7 +80,7 @@ class Job:
 
     def filler(self, allowance: Allowance) -> Filler:
         """Open the source and the decoders for one lane."""
-        return Filler(Chain(self.recipe, Arena(allowance)), self.structure, self.specs)
+        return Filler(Chain(self.recipe, Arena(allowance)), self.structure, self.specs, self.padded)
 
 
 def packed_job(plan: Plan, before: Parcel | None = None) -> Parcel:

@@ -14,7 +14,6 @@ import json
 from collections.abc import Iterator
 from typing import Any, NoReturn, final
 
-from fitstream.chain import Filler
 from fitstream.engine.board import Board
 from fitstream.engine.filling import Progress, fill_chunk
 from fitstream.engine.replay import Replay, own_state, rolled
@@ -22,6 +21,7 @@ from fitstream.engine.ring import Slot
 from fitstream.engine.tokens import Chunk, Outcome, Run
 from fitstream.errors import FitstreamError, SourceError, StateError
 from fitstream.failures import is_ctrl_c
+from fitstream.filler import Filler
 from fitstream.policy import BadSample
 from fitstream.sources.base import Sequential
 from fitstream.spec import copied

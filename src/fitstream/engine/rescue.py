@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, Protocol, final
 
 import numpy.typing as npt
 
-from fitstream.chain import Filler
 from fitstream.engine.job import Job
 from fitstream.errors import SampleError
 from fitstream.failures import RowError
+from fitstream.filler import Filler
 from fitstream.policy import BadSample
 
 __all__ = ["MOST_DONORS", "Filled", "Rescue", "Work"]

@@ -56,6 +56,7 @@ class Slot:
         bad: Its samples that were skipped or replaced.
         lease: References to the handed-out root.
         replay: Where the source is sequential: what a pass has given up to the end of the batch (see `replay`).
+        lengths: As `Layout.leaves` takes them.
         kept: A batch of free form that has no form in bytes, as it is; else None.
     """
 
@@ -76,6 +77,7 @@ class Slot:
     bad: list[BadSample] = field(default_factory=list)
     lease: tuple[weakref.ref[Any], ...] = ()
     replay: Any = None
+    lengths: tuple[int | None, ...] = ()
     kept: Any = None
 
     @property
@@ -133,14 +135,15 @@ class Slot:
             raise LoaderClosed("the loader was closed while a batch was awaited.")
         root = np.frombuffer(buffer, np.uint8, self.layout.slot_bytes)
         self.lease = tuple(weakref.ref(root, one) for one in on_end)
-        return self.layout.leaves(root, self.rows)
+        return self.layout.leaves(root, self.rows, self.lengths)
 
     def copy_out(self, on_end: Callable[[Slot], None]) -> list[npt.NDArray[Any]]:
         """Copy the batch into memory that belongs to the consumer; as `hand_out` otherwise."""
         root = np.frombuffer(_map(self.layout.slot_bytes), np.uint8)
-        leaves = self.layout.leaves(root, self.rows)
-        for ours, theirs in zip(self.leaves, leaves, strict=True):
-            theirs[...] = ours[: self.rows]
+        leaves = self.layout.leaves(root, self.rows, self.lengths)
+        ours = np.frombuffer(self.buffer, np.uint8, self.layout.slot_bytes)
+        for mine, theirs in zip(self.layout.leaves(ours, self.rows, self.lengths), leaves, strict=True):
+            theirs[...] = mine
         on_end(self)
         return leaves
 

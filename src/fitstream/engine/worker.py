@@ -25,7 +25,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.chain import Chain, Filler
+from fitstream.chain import Chain
 from fitstream.engine.areas import BESIDE, NOWHERE
 from fitstream.engine.ceiling import limit_memory, tell_limit
 from fitstream.engine.filling import fill_rows
@@ -52,6 +52,7 @@ from fitstream.engine.messages import (
 )
 from fitstream.engine.sending import unpack
 from fitstream.failures import RowError
+from fitstream.filler import Filler
 from fitstream.machine import opening_a_worker, private_bytes
 from fitstream.memory import Block
 from fitstream.packing import unpack_samples

@@ -5,8 +5,8 @@ both of their names, Keras 1's names count beside the later ones, and what has l
 be ignored. What runs is a `Supply`: a generator is run by one thread whatever `workers` says, so it needs no lock and
 comes in order, each batch once. Keras ran it in several threads (an error, or disorder) or in copies (repetitions).
 
-A batch that can't be made is an error at its turn, of the type that the program's own code raised. Keras 2.3 fetched it
-again after 30 s, or left it out, with a warning.
+A batch that can't be made is an error at its turn, ours and of the type that the program's own code raised at once.
+Keras 2.3 fetched it again after 30 s, or left it out, with a warning.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any, final
 
 from fitstream.errors import FitstreamError, PlanError
+from fitstream.legacy.errors import as_raised
 from fitstream.legacy.sequence import as_iterator, is_sequence
 from fitstream.legacy.supply import Supply
 
@@ -107,7 +108,8 @@ class SequenceEnqueuer(ABC):
 
         Raises:
             PlanError: If it was never started.
-            Exception: What the program's own code raised, or a FitstreamError. Nothing runs any more then.
+            FitstreamError: What failed; also an instance of what the program's own code raised. Nothing runs any more
+                then.
         """
         if self.queue is None and not self._ended:
             raise PlanError(f"This {type(self).__name__} makes no batches yet: call start() first.")
@@ -258,6 +260,6 @@ class ReadyQueue:
                 self._enqueuer.stop()
                 if stopped_meanwhile and isinstance(error, FitstreamError):
                     raise queue.Empty from None
-                if isinstance(error, FitstreamError) and isinstance(error.__cause__, Exception):
-                    raise error.__cause__ from error
+                if isinstance(error, FitstreamError):
+                    raise as_raised(error) from error.__cause__
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, final
 
 from fitstream.errors import PlanError
+from fitstream.legacy.old_modules import old_imports
 from fitstream.scratch import Arena
 from fitstream.sources.base import Reader, Source
 
@@ -26,6 +27,8 @@ class BatchSequence(Source):
     borrows = True
 
     def __init__(self, data: Any, name: str) -> None:
+        # Before the data: unpickling those may import modules of the program.
+        self._old_imports = old_imports()
         self.data = data
         self._name = name
         self._length = 0

@@ -1,13 +1,15 @@
 """The characters of a text as numbers: places in its alphabet.
 
-A text in memory becomes one array of small numbers. A file is read once, to find its alphabet, and where each block of it
-starts: bytes and characters before it, 16 bytes for 8 KiB, kept in the user's cache folder. Then any stretch of it is
-read where it lies, from the start of its block, and decoded; the file is never copied, and may be longer than memory.
+A text in memory becomes one array of small numbers. A file is read once, to find its alphabet, and where each block of
+it starts: bytes and characters before it, 16 bytes for 8 KiB, kept in the user's cache folder. Then any stretch of it
+is read where it lies, from the start of its block, and decoded; the file is never copied, and may be longer than
+memory.
 """
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, final
@@ -97,10 +99,8 @@ class CharacterFile:
         if found is None:
             found = self._scan(observers)
             if size >= _KEPT_BYTES:
-                try:
+                with contextlib.suppress(OSError):  # a folder that can't be written to costs only time
                     keep("characters", origin, [Column(name, each.dtype, [each]) for name, each in found.items()])
-                except OSError:
-                    pass  # a folder that can't be written to costs only time
         seen = np.zeros(_MOST_CHARACTERS, bool)
         seen[found["alphabet"]] = True
         self._table, self.alphabet = _table(seen, alphabet, f"the text of {path!r}")

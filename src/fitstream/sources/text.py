@@ -64,11 +64,12 @@ def open_text(
     if any(each.lower().endswith(COMPRESSED) for each in paths):
         stream = TextStream(paths, encoding, errors, int(skip_lines), keep_empty)
         return stream, NumberedParse(parse, paths)
+    states = [_state(each) for each in paths]  # before lines are looked for, so that no change is missed
     encodings = [Encoding.of(encoding, _start(each)) for each in paths]
     index = index_lines(paths, encodings, skip_lines=int(skip_lines), keep_empty=keep_empty, observers=observers)
     if not len(index.starts):
         raise SourceError(f"there is no line to read: {shown} has {len(index.skipped):,} empty or skipped lines.")
-    return TextSource(paths, encodings, errors, index), parse
+    return TextSource(paths, encodings, errors, index, states), parse
 
 
 def _paths(path: Any) -> list[str]:
@@ -108,15 +109,23 @@ class TextSource(Source):
         encodings: Of each file.
         errors: What becomes of bytes that are no text, as `bytes.decode` says it.
         index: Where the lines are.
+        states: Size and time of each file when they were found.
     """
 
-    def __init__(self, paths: Sequence[str], encodings: Sequence[Encoding], errors: str, index: LineIndex) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        encodings: Sequence[Encoding],
+        errors: str,
+        index: LineIndex,
+        states: Sequence[tuple[int, int]],
+    ) -> None:
         self.paths = [os.path.abspath(path) for path in paths]
         self.shown = list(paths)
         self.codecs = [each.codec for each in encodings]
         self.errors = errors
         self.index = index
-        self.states = [_state(path) for path in paths]
+        self.states = list(states)
 
     def __len__(self) -> int:
         return len(self.index.starts)

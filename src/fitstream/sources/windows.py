@@ -154,7 +154,8 @@ class WindowSource(Source):
         self.dtype = np.dtype(np.float32 if one_hot else np.int64) if self.is_discrete else dtype.newbyteorder("=")
         if not self.is_discrete and (one_hot or class_count is not None):
             raise PlanError(
-                f"one_hot= and class_count= are for tokens and characters, and these rows are {dtype}{list(self.row_shape)}."
+                "one_hot= and class_count= are for tokens and characters, and these rows are "
+                f"{dtype}{list(self.row_shape)}."
             )
         if one_hot and self.class_count is None:
             raise PlanError("one_hot=True needs class_count=, the number of different tokens.")
@@ -288,7 +289,8 @@ class _WindowReader(Reader):
         if len(wrong):
             place = index * self._source.stride + int(wrong[0])
             raise SourceError(
-                f"token {place:,} is {int(span[wrong[0]])}, and class_count={class_count} allows 0 to {class_count - 1}."
+                f"token {place:,} is {int(span[wrong[0]])}, and class_count={class_count} allows 0 to "
+                f"{class_count - 1}."
             )
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""What is done to a sample: images so far."""
+"""What is done to a sample: images and sequences."""

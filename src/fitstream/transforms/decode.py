@@ -5,7 +5,8 @@
 
 A JPEG that is at least twice as large as needed on both sides is decoded at 1/2, 1/4 or 1/8 of its size, which its
 cosine transform gives for less than the full picture, and better than interpolating, which samples only some of its
-pixels. Never for "nearest", which promises pixels of the picture. The choice depends on the picture and the options
+pixels. Never for "nearest", which promises pixels of the picture. (simplejpeg can't decode a rectangle alone, so a
+random crop saves by the scale only.) The choice depends on the picture and the options
 alone: were it to depend on the memory at hand, the bytes of a batch would too.
 
 Not used: libjpeg's fast DCT (a mean error of 1.0 of 255, and no faster with today's vector instructions) and its plain
@@ -18,8 +19,9 @@ what was photographed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +43,8 @@ from fitstream.transforms.resize import Fit, Part, fit, place, result_shape, sto
 from fitstream.transforms.trimming import parts_of
 
 __all__ = ["DecodeError", "ImageDecoder"]
+
+Region: TypeAlias = Callable[[int, int], tuple[int, int, int, int]]
 
 _COLOURS = {1: "GRAY", 3: "RGB", 4: "RGBA"}
 #: libjpeg's words for picture data that are missing or wrong, in lower case.
@@ -69,13 +73,20 @@ class ImageDecoder:
         self._plan_jpeg = lru_cache(1024)(partial(_plan_jpeg, options))
         self._scaled = options.dtype != "uint8"
 
-    def decode(self, encoded: memoryview, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+    def decode(
+        self,
+        encoded: memoryview,
+        out: npt.NDArray[Any] | None = None,
+        region: Region | None = None,
+    ) -> npt.NDArray[Any]:
         """Decode one picture.
 
         Args:
             encoded: The file's bytes.
             out: `(height, width, channels)` of the options' dtype, C-contiguous: a row of the batch to write to.
                 What it holds after an error is undefined.
+            region: Called with the picture's height and width, as shown: the rectangle (top, left, height, width) that
+                fills the result. None for what the options say.
         Returns:
             `out`, or a fresh array of that kind, never scratch: 0 to 255 as uint8, 0 to 1 as float32.
         Raises:
@@ -86,15 +97,22 @@ class ImageDecoder:
         if self._formats is not None and name not in self._formats:
             raise DecodeError(f"it is a {name} picture, where formats={self._formats} are allowed")
         if name != "JPEG":
-            return self._decode_with_pillow(name, encoded, out, None)
+            return self._decode_with_pillow(name, encoded, out, None, region)
         header = read_jpeg_header(encoded)
         _check_pixels(header.height, header.width, self._options)
         if header.components == 4:  # libjpeg leaves CMYK to its caller
-            return self._decode_with_pillow("JPEG", encoded, out, header)
-        return self._decode_jpeg(encoded, out, header)
+            return self._decode_with_pillow("JPEG", encoded, out, header, region)
+        return self._decode_jpeg(encoded, out, header, region)
 
-    def _decode_jpeg(self, encoded: memoryview, out: npt.NDArray[Any] | None, header: JpegHeader) -> npt.NDArray[Any]:
-        plan = self._plan_jpeg(header.height, header.width, header.orientation)
+    def _decode_jpeg(
+        self, encoded: memoryview, out: npt.NDArray[Any] | None, header: JpegHeader, region: Region | None
+    ) -> npt.NDArray[Any]:
+        if region is None:
+            plan = self._plan_jpeg(header.height, header.width, header.orientation)
+        else:
+            used = self._used(*_shown(header.height, header.width, header.orientation), region)
+            region = partial(_drawn, used)  # drawn once, whoever decodes
+            plan = _plan_jpeg(self._options, header.height, header.width, header.orientation, used)
         result = self._result(plan.shape, out)
         shown = self._take(plan.shape) if self._scaled else result
         if header.coefficient_bytes:
@@ -104,7 +122,7 @@ class ImageDecoder:
         try:
             decoded = simplejpeg.decode_jpeg(encoded, self._colours, False, False, *least, 1.0, stored)
         except ValueError as error:
-            return self._decode_refused(encoded, result, header, error)
+            return self._decode_refused(encoded, result, header, error, region)
         if decoded.shape != stored.shape:
             raise DecodeError(f"it is a JPEG whose headers contradict each other: {stored.shape} and {decoded.shape}")
         if plan.direct:
@@ -114,17 +132,27 @@ class ImageDecoder:
         return self._finish(shown, result) if self._scaled else result
 
     def _decode_refused(
-        self, encoded: memoryview, result: npt.NDArray[Any], header: JpegHeader, refusal: ValueError
+        self,
+        encoded: memoryview,
+        result: npt.NDArray[Any],
+        header: JpegHeader,
+        refusal: ValueError,
+        region: Region | None,
     ) -> npt.NDArray[Any]:
         reason = str(refusal)
         if any(words in reason.lower() for words in _DAMAGE):
             raise DecodeError(f"it is a JPEG whose picture data are cut off or damaged ({reason})") from refusal
-        self._decode_with_pillow("JPEG", encoded, result, header)
+        self._decode_with_pillow("JPEG", encoded, result, header, region)
         self.fallback_count += 1
         return result
 
     def _decode_with_pillow(
-        self, name: str, encoded: memoryview, out: npt.NDArray[Any] | None, header: JpegHeader | None
+        self,
+        name: str,
+        encoded: memoryview,
+        out: npt.NDArray[Any] | None,
+        header: JpegHeader | None,
+        region: Region | None,
     ) -> npt.NDArray[Any]:
         options, arena = self._options, self._arena
         chosen = parts_of(name, encoded)
@@ -145,10 +173,17 @@ class ImageDecoder:
         height, width = _shown(stored.shape[0], stored.shape[1], orientation)
         result = self._result(result_shape(height, width, options), out)
         shown = self._take(result.shape) if self._scaled else result
-        used = fit(height, width, options)
+        used = self._used(height, width, region)
         part = stored_part(used, stored.shape[0], stored.shape[1], orientation)
         place(stored, part, orientation, used, options.interpolation, arena, shown)
         return self._finish(shown, result) if self._scaled else result
+
+    def _used(self, height: int, width: int, region: Region | None) -> Fit:
+        """The layout of a picture of this size, as shown."""
+        if region is None:
+            return fit(height, width, self._options)
+        assert self._options.size is not None
+        return Fit(*region(height, width), 0, 0, *self._options.size)
 
     def _take(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         height, width, channels = shape
@@ -182,10 +217,14 @@ class _JpegPlan(NamedTuple):
     direct: bool
 
 
-def _plan_jpeg(options: ImageOptions, height: int, width: int, orientation: int) -> _JpegPlan:
+def _drawn(used: Fit, height: int, width: int) -> tuple[int, int, int, int]:
+    return used.top, used.left, used.height, used.width
+
+
+def _plan_jpeg(options: ImageOptions, height: int, width: int, orientation: int, used: Fit | None = None) -> _JpegPlan:
     shown = _shown(height, width, orientation)
     shape = result_shape(*shown, options)
-    used = fit(*shown, options)
+    used = fit(*shown, options) if used is None else used
     scale = _reduction(used, options)
     part = stored_part(used, height, width, orientation, scale)
     decoded = (-(-height // scale), -(-width // scale))

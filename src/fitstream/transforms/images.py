@@ -1,18 +1,63 @@
-"""How a picture becomes an array: the options, checked when they are made.
+"""How a picture becomes an array: the options, checked when they are made; and the names of the random transforms.
 
-The decoding itself is in `decode`, which loads the codecs; this module loads nothing.
+The decoding itself is in `decode`, which loads the codecs; this module loads nothing. The transforms that users give to
+`map` are named here and live in modules that load OpenCV, so that they are imported when one is asked for.
 
     images (options, DecodeError) <- jpeg (headers), resize (geometry), pillow (other formats) <- decode (ImageDecoder)
+    images <- resize <- augment (what a transform is) <- geometry, colors;  mixing (whole batches), boxes
 """
 
 from __future__ import annotations
 
+import importlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
 
 from fitstream.errors import PlanError
 
-__all__ = ["FORMATS", "DecodeError", "ImageOptions", "Interpolation", "Resize"]
+if TYPE_CHECKING:
+    from fitstream.transforms.augment import Augment
+    from fitstream.transforms.boxes import pad_boxes
+    from fitstream.transforms.colors import ColorJitter, Cutout, Normalize
+    from fitstream.transforms.geometry import RandomCrop, RandomFlip, RandomResizedCrop, RandomRotation
+    from fitstream.transforms.mixing import CutMix, MixUp
+
+__all__ = [
+    "FORMATS",
+    "Augment",
+    "ColorJitter",
+    "CutMix",
+    "Cutout",
+    "DecodeError",
+    "DrawnRegion",
+    "ImageOptions",
+    "Interpolation",
+    "MixUp",
+    "Normalize",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomResizedCrop",
+    "RandomRotation",
+    "Resize",
+    "pad_boxes",
+]
+
+_HOMES = {
+    "Augment": "augment",
+    "ColorJitter": "colors",
+    "CutMix": "mixing",
+    "Cutout": "colors",
+    "MixUp": "mixing",
+    "Normalize": "colors",
+    "RandomCrop": "geometry",
+    "RandomFlip": "geometry",
+    "RandomResizedCrop": "geometry",
+    "RandomRotation": "geometry",
+    "pad_boxes": "boxes",
+}
 
 Resize: TypeAlias = Literal["stretch", "crop", "pad"]
 Interpolation: TypeAlias = Literal["bilinear", "area", "nearest", "cubic", "lanczos"]
@@ -90,6 +135,27 @@ class ImageOptions:
         return min(self.max_pixels, max(0, room_bytes - fixed) // per_pixel)
 
 
+class DrawnRegion(ABC):
+    """A transform that uses a rectangle of the picture alone, so that the decoder can do it with less work.
+
+    Directly after decoding at a picture's own size, it becomes a part of decoding (`probe.recipe_of`).
+
+    Attributes:
+        interpolation: How pixels between pixels are found.
+    """
+
+    interpolation: Interpolation
+
+    @property
+    @abstractmethod
+    def out_size(self) -> tuple[int, int]:
+        """`(height, width)` of what comes out, in pixels."""
+
+    @abstractmethod
+    def region(self, rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:
+        """Draw `(top, left, height, width)` in a picture of this size, in pixels, as shown."""
+
+
 def _is_side(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST_SIDE
 
@@ -97,3 +163,10 @@ def _is_side(value: Any) -> bool:
 def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if isinstance(value, bool) or value not in allowed:
         raise PlanError(f"{name}={value!r} must be one of {', '.join(map(repr, allowed))}.")
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'fitstream.transforms.images' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"fitstream.transforms.{home}"), name)

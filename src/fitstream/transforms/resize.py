@@ -19,12 +19,13 @@ import numpy.typing as npt
 from fitstream.scratch import Arena
 from fitstream.transforms.images import ImageOptions, Interpolation
 
-__all__ = ["Fit", "Part", "fit", "place", "result_shape", "stored_part", "turn"]
+__all__ = ["OPENCV_INTERPOLATIONS", "Fit", "Part", "fit", "place", "result_shape", "stored_part", "turn"]
 
 #: cv2.flip's code for each EXIF orientation (0 rows, 1 columns, -1 both); 5 to 8 begin with a transposition.
 _FLIPS = (None, None, 1, -1, 0, None, 1, -1, 0)
 
-_INTERPOLATIONS: dict[Interpolation, int] = {
+#: What OpenCV calls the ways to find pixels between pixels.
+OPENCV_INTERPOLATIONS: dict[Interpolation, int] = {
     "bilinear": cv2.INTER_LINEAR,
     "area": cv2.INTER_AREA,
     # The pixel whose centre is nearest, as in Pillow; cv2.INTER_NEAREST is off by up to half a pixel.
@@ -174,5 +175,5 @@ def _resize(
         interpolation = "bilinear"
     if (rows, columns) != pixels.shape[:2]:
         pixels = pixels[top : top + rows, left : left + columns]
-    written = cv2.resize(pixels, None, dst=out, fx=across, fy=down, interpolation=_INTERPOLATIONS[interpolation])
+    written = cv2.resize(pixels, None, dst=out, fx=across, fy=down, interpolation=OPENCV_INTERPOLATIONS[interpolation])
     assert written is out, "OpenCV did not write in place"

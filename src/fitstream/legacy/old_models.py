@@ -1,0 +1,159 @@
+"""What models of Keras 1 and 2 did that those of Keras 3 don't: methods, rows of HDF5 files, names of losses."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any, final
+
+import numpy as np
+
+from fitstream.adapters.keras import keras
+from fitstream.legacy.program import program
+from fitstream.legacy.renames import read_renames
+from fitstream.legacy.sequence import Sequence
+from fitstream.legacy.translating import definer
+
+__all__ = ["install"]
+
+
+def install() -> None:
+    """Give them to all models."""
+    model = keras.Model
+    for name in ("fit", "evaluate", "predict"):
+        setattr(model, name, _slicing(getattr(model, name)))
+    definer(model, "compile").compile = _compiling(model.compile)
+    keras.Sequential.predict_classes = _predict_classes
+    keras.Sequential.predict_proba = _predict_proba
+    model.metrics_names = property(_metrics_names)
+    # `Model(...)` with an input and an output becomes one of these, whose arguments are to be translated as well.
+    for cls in model.__subclasses__():
+        if cls.__name__ == "Functional":
+            cls.__init__ = _both_ways(cls.__init__)
+    new = model.__new__
+    model.__new__ = staticmethod(_both_ways(new))
+
+
+def _both_ways(original: Any) -> Any:
+    """A function that takes `input` and `output` as Keras 1 called them."""
+
+    @functools.wraps(original)
+    def making(*args: Any, **kwargs: Any) -> Any:
+        names = {"input": "inputs", "output": "outputs"}
+        return original(*args, **{names.get(name, name): value for name, value in kwargs.items()})
+
+    making.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
+    return making
+
+
+def _slicing(original: Any) -> Any:
+    """`fit`, `evaluate` or `predict`, for rows of HDF5 files: read a batch at a time."""
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def slicing(self: Any, *args: Any, **kwargs: Any) -> Any:
+        x = args[0] if args else kwargs.get("x")
+        if not _is_on_disk(x):
+            return original(self, *args, **kwargs)
+        given = signature.bind_partial(
+            self, *args, **{one: kwargs[one] for one in kwargs if one in signature.parameters}
+        )
+        told = {**given.arguments, **kwargs}
+        parts = [told.pop(name, None) for name in ("x", "y", "sample_weight")]
+        told["x"] = _Slices(parts, told.pop("batch_size", None) or 32)
+        if "shuffle" in told:
+            told["shuffle"] = bool(told["shuffle"])
+        return original(**told)
+
+    return slicing
+
+
+def _is_on_disk(x: Any) -> bool:
+    kind = type(x)
+    return kind.__name__ == "HDF5Matrix" or (kind.__name__ == "Dataset" and kind.__module__.startswith("h5py."))
+
+
+@final
+class _Slices(Sequence):
+    """Rows of arrays that stay on disk, as batches. Shuffling permutes batches, as `shuffle="batch"` did."""
+
+    def __init__(self, parts: Any, batch_size: int) -> None:
+        self._parts = [part for part in parts if part is not None]
+        self._size = batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._parts[0]) / self._size)
+
+    def __getitem__(self, index: int) -> Any:
+        rows = slice(index * self._size, (index + 1) * self._size)
+        parts = tuple(np.asarray(part[rows]) for part in self._parts)
+        return parts if len(parts) > 1 else parts[0]
+
+
+def _compiling(original: Any) -> Any:
+    """`compile`, with names of losses and metrics that are called otherwise now, and an optimizer for each model."""
+
+    @functools.wraps(original)
+    def compiling(self: Any, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
+        given = inspect.signature(original).bind(self, optimizer, *args, **kwargs)
+        for argument, names in read_renames().strings.items():
+            if argument in given.arguments:
+                given.arguments[argument] = _named(given.arguments[argument], names)
+        for argument in ("metrics", "weighted_metrics"):
+            if argument in given.arguments:
+                given.arguments[argument] = _for_each_output(self, given.arguments[argument])
+        owner = getattr(optimizer, "_old_owner", None)
+        if owner is not None and owner != id(self):
+            # Keras 3 ties an optimizer to the variables of one model; programs share it, above all those for GANs.
+            program.tell("one optimizer for two models -> an optimizer with the same settings for each")
+            given.arguments["optimizer"] = type(optimizer).from_config(optimizer.get_config())
+        elif hasattr(optimizer, "get_config"):
+            optimizer._old_owner = id(self)
+        original(*given.args, **given.kwargs)
+
+    return compiling
+
+
+def _named(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, str) and value in names:
+        program.tell(f"{value!r} -> {names[value]!r}")
+        return names[value]
+    if isinstance(value, (list, tuple)):
+        return [_named(one, names) for one in value]
+    if isinstance(value, dict):
+        return {key: _named(one, names) for key, one in value.items()}
+    return value
+
+
+def _for_each_output(model: Any, metrics: Any) -> Any:
+    """Metrics of a model with several outputs: a flat list meant all of them for each output."""
+    try:
+        count = len(model.outputs)
+    except (AttributeError, TypeError):
+        return metrics  # a model that doesn't know its outputs yet
+    flat = isinstance(metrics, (list, tuple)) and not any(isinstance(one, (list, tuple, dict)) for one in metrics)
+    if count < 2 or not flat or not metrics or None in metrics:
+        return metrics
+    return [[_copy(one) for one in metrics] for _ in range(count)]
+
+
+def _copy(metric: Any) -> Any:
+    return type(metric).from_config(metric.get_config()) if hasattr(metric, "get_config") else metric
+
+
+def _metrics_names(self: Any) -> list[str]:
+    """Names of what `evaluate` returns, where Keras 3 names all compiled metrics as one."""
+    return [one.name for metric in self.metrics for one in getattr(metric, "metrics", [metric])]
+
+
+def _predict_classes(self: Any, x: Any, batch_size: int | None = None, verbose: int = 0, steps: Any = None) -> Any:
+    program.tell("predict_classes -> predict, then argmax or > 0.5")
+    scores = np.asarray(self.predict(x, batch_size=batch_size, verbose=verbose, steps=steps))
+    return scores.argmax(axis=-1) if scores.shape[-1] > 1 else (scores > 0.5).astype("int32")
+
+
+def _predict_proba(self: Any, x: Any, batch_size: int | None = None, verbose: int = 0, steps: Any = None) -> Any:
+    program.tell("predict_proba -> predict")
+    return self.predict(x, batch_size=batch_size, verbose=verbose, steps=steps)

@@ -1,0 +1,58 @@
+"""Batches that differ in length, in training, evaluation and prediction, on models that are built and that aren't."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from recorder import KERAS_WARNINGS, keras
+
+import fitstream as fs
+
+pytestmark = KERAS_WARNINGS
+
+LENGTHS = [(2, 5, 9)[i % 3] for i in range(22)]
+
+
+def samples(tagged: bool) -> list[Any]:
+    """Tokens, and for each sample whether it holds a 7; or that for each token."""
+    rng = np.random.default_rng(0)
+    tokens = [rng.integers(1, 10, length).astype("int32") for length in LENGTHS]
+    return [(each, (each == 7).astype("int32") if tagged else np.int32(7 in each)) for each in tokens]
+
+
+def model(tagged: bool, built: bool) -> Any:
+    layers = [keras.layers.Embedding(10, 4), keras.layers.LSTM(5, return_sequences=tagged), keras.layers.Dense(2)]
+    made = keras.Sequential([keras.Input((None,), dtype="int32"), *layers] if built else layers)
+    made.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), weighted_metrics=["accuracy"])
+    return made
+
+
+@pytest.mark.parametrize("built", [True, False], ids=["built", "unbuilt"])
+@pytest.mark.parametrize("tagged", [True, False], ids=["a label a token", "a label a sample"])
+def test_a_model_trains_on_batches_of_many_lengths(tagged: bool, built: bool) -> None:
+    pad: Any = True if tagged else [0]
+    batched = fs.from_sequence(samples(tagged)).shuffle(1).batch(4, pad=pad, bucket_by=LENGTHS, mask=tagged)
+    trained = model(tagged, built)
+    history = fs.fit(trained, batched, validation_data=batched, epochs=2, workers=1, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    assert np.isfinite(history.history["val_loss"]).all()
+    assert trained.input_shape == (None, None)
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, [2] * 8 + [9] * 8], ids=["mixed", "the first ones alike"])
+def test_keras_s_own_fit_takes_batches_of_many_lengths(lengths: list[int]) -> None:
+    data = [(np.ones(length, "int32"), np.int32(length % 2)) for length in lengths]
+    with fs.from_sequence(data).batch(4, pad=[0], max_length=11).loader(workers=1) as loader:
+        history = model(tagged=False, built=True).fit(loader.keras(), epochs=2, verbose=0)
+    assert len(history.history["loss"]) == 2
+
+
+def test_predictions_come_in_order_whatever_the_lengths() -> None:
+    trained = model(tagged=False, built=True)
+    batched = fs.from_sequence([(tokens,) for tokens, _ in samples(tagged=False)]).batch(1, pad=True, max_length=9)
+    found = fs.predict(trained, batched, workers=1)
+    expected = [trained.predict(tokens[None], verbose=0)[0] for tokens, _ in samples(tagged=False)[:3]]
+    assert found.shape == (22, 2)
+    np.testing.assert_allclose(found[:3], expected, rtol=1e-4, atol=1e-5)
