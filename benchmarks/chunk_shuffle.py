@@ -3,8 +3,8 @@
 Question: rows of one class stand together in a file of compressed blocks. How alike are neighbours after
 `shuffle(within="chunks")` with windows of several sizes, what does training by SGD reach after one and five passes, and
 how many rows come a second? Method: scikit-learn's digits sorted by class, repeated with noise to 28,752 rows in blocks
-of 256 (HDF5, gzip); softmax regression, batches of 64, mean of 5 seeds. "Alike" is the share of pairs of rows of one
-class in a batch, less what chance gives. The last batches decide what SGD remembers: sorted data ends with the last
+of 256 (HDF5, gzip); softmax regression, batches of 64, mean of 5 seeds. "Alike" is the share of pairs of rows of
+one class in a batch, less what chance gives. The last batches decide what SGD remembers: sorted data ends with the last
 classes.
 
     python benchmarks/chunk_shuffle.py

@@ -196,7 +196,7 @@ class Opener:
                 )
         if self._runs_in_one_thread(asked[0].data):
             warnings.warn(
-                "use_multiprocessing=True, but a generator runs once, in one thread: copies of it would give each batch "
+                "use_multiprocessing=True, but a generator runs once, in one thread: copies would give each batch "
                 "several times. Only a Sequence (__len__ and __getitem__) can be made by several workers.",
                 UserWarning,
                 stacklevel=4,
