@@ -15,6 +15,7 @@ from recorder import BACKEND, KERAS_WARNINGS, recorder, samples
 import fitstream as fs
 
 pytestmark = [
+    pytest.mark.slow,
     KERAS_WARNINGS,
     pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore:.*a generator runs once, in one thread:UserWarning"),
