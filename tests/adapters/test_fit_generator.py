@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from old_programs import ENDS_EARLY, ONE_THREAD, Called, Rows, Shrinking, batches, one_sided, weights_of
+from old_programs import ENDS_EARLY, ONE_THREAD, Called, one_sided, weights_of
+from old_rows import Rows, Shrinking, batches
 from recorder import KERAS_WARNINGS, Diary, StopAfter, keras, recorder, samples
 
 import fitstream as fs
