@@ -8,7 +8,6 @@ for.
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from fitstream.adapters.keras_feed import Feed, FeedCallback, build_ahead
 from fitstream.legacy.feed import SupplyFeed, first_leaf
 from fitstream.legacy.keywords import takes_old_keywords
 from fitstream.legacy.opening import Asked, Epochs, Opener, Settings, is_batches, to_count, validation_arrays, whole
+from fitstream.legacy.program import warn
 
 __all__ = ["evaluate_generator", "fit_generator", "predict_generator"]
 
@@ -296,10 +296,8 @@ def _warn_of_missing(asked: Asked | None, feed: Feed | None, what_then: str) -> 
     if seen >= total:
         return
     unit, name = ("samples", asked.samples_name) if by_samples else ("batches", asked.steps_name)
-    warnings.warn(
+    warn(
         f"the {asked.name} ended early: {total:g} {unit} were asked for ({name}={each:g}"
         f"{', ' + asked.runs_told if asked.runs_told else ''}), {seen} came, {total - seen:g} are missing. {what_then} "
         f"A generator should go on for ever (while True:), or ask for fewer.",
-        UserWarning,
-        stacklevel=4,
     )

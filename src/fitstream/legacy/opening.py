@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
@@ -23,6 +22,7 @@ from fitstream.dataset import Dataset
 from fitstream.errors import PlanError
 from fitstream.legacy.batches import BatchReader
 from fitstream.legacy.feed import Count, Line, SupplyFeed
+from fitstream.legacy.program import warn
 from fitstream.legacy.sequence import is_sequence
 from fitstream.legacy.supply import Supply
 from fitstream.loader import Loader
@@ -196,11 +196,9 @@ class Opener:
                 )
         if self._runs_in_one_thread(asked[0].data):
             wish = "use_multiprocessing=True" if settings.use_multiprocessing else f"workers={settings.workers}"
-            warnings.warn(
+            warn(
                 f"{wish}, but a generator runs once, in one thread: copies of it would give every batch several times. "
                 "Only a Sequence (__len__ and __getitem__) can be made by several workers.",
-                UserWarning,
-                stacklevel=4,
             )
 
     def _runs_in_one_thread(self, data: Any) -> bool:
