@@ -18,6 +18,7 @@ import numpy as np
 
 from fitstream.adapters.class_weights import map_tree
 from fitstream.adapters.keras import keras
+from fitstream.adapters.keras_arguments import output_names
 from fitstream.legacy.errors import BadBatch
 from fitstream.spec import ArraySpec
 
@@ -269,10 +270,7 @@ def _ends(model: Any, side: str) -> _Ends:
     """Inputs or outputs of a model that was built from layers."""
     try:
         tensors, structure = list(getattr(model, f"{side}s")), getattr(model, side, None)
-        if side == "input":
-            names = [one.name for one in tensors]
-        else:
-            names = list(getattr(model, "output_names", None) or [model.layers[-1].name])
+        names = [one.name for one in tensors] if side == "input" else output_names(model)
         shapes = [tuple(one.shape) for one in tensors]
     except (AttributeError, TypeError, ValueError):
         # A subclassed model, or one of layers that wasn't called yet.
