@@ -25,6 +25,7 @@ from fitstream.adapters.keras_arguments import (
     check_validation,
     count_steps,
     count_validations,
+    output_names,
     whole_number,
 )
 from fitstream.adapters.keras_callbacks import end_threads, flat_callbacks
@@ -290,7 +291,7 @@ def _set_training(feed: LoaderFeed, model: Any, steps: int | None, class_weight:
     feed.goes_on = steps is not None
     check_repeats(feed, "train", "steps_per_epoch", steps, epochs)
     if class_weight is not None:
-        feed.weigh(class_weight, getattr(model, "output_names", ()))
+        feed.weigh(class_weight, output_names(model))
 
 
 def _callbacks(opened: contextlib.ExitStack, told: Sequence[Any], **settings: Any) -> keras.callbacks.CallbackList:

@@ -433,6 +433,27 @@ def test_class_weights_know_one_hot_targets() -> None:
     assert weights_of(models[0]) == pytest.approx(weights_of(models[1]))
 
 
+def test_class_weights_may_be_by_name_for_a_sequential_model() -> None:
+    x, y = samples(8)
+    model = one_sided()
+    name = model.layers[-1].name
+    fs.fit_generator(model, iter([(x, y)]), 1, verbose=0, class_weight={name: {1: 3.0, 2: 0.5}})
+    assert weights_of(model) == pytest.approx(trained(iter([(x, y)]), 1, class_weight={1: 3.0, 2: 0.5}))
+
+
+@pytest.mark.parametrize("given", [np.array([1.0, 3.0, 0.5]), [1.0, 3.0, 0.5]], ids=["array", "list"])
+def test_numbers_are_the_weights_of_the_classes_in_order(given: Any) -> None:
+    expected = trained(iter([samples(8)]), 1, class_weight={1: 3.0, 2: 0.5})
+    with pytest.warns(UserWarning, match="classes 0 to 2"):
+        assert trained(iter([samples(8)]), 1, class_weight=given) == pytest.approx(expected)
+
+
+def test_class_weights_that_keras_2_ignored_are_ignored_aloud() -> None:
+    with pytest.warns(UserWarning, match="'auto' never had a meaning"):
+        weighed = trained(iter([samples(8)]), 1, class_weight="auto")
+    assert weighed == pytest.approx(trained(iter([samples(8)]), 1))
+
+
 # Refusals.
 
 
@@ -440,6 +461,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no steps": ({"generator": batches()}, "steps_per_epoch="),
     "no validation steps": ({"steps_per_epoch": 1, "validation_data": batches()}, "validation_steps="),
     "steps 0": ({"steps_per_epoch": 0}, "steps_per_epoch=0 must be"),
+    "no workers": ({"steps_per_epoch": 1, "workers": None}, "workers=None"),
+    "a table of class weights": ({"steps_per_epoch": 1, "class_weight": np.eye(2)}, "one weight for each class"),
     "epochs as text": ({"steps_per_epoch": 1, "epochs": "2"}, "epochs='2'"),
     "validation of four parts": ({"steps_per_epoch": 1, "validation_data": (1, 2, 3, 4)}, "of 4 parts"),
     "an empty Sequence": ({"generator": Rows(0)}, "0 batches"),

@@ -88,6 +88,22 @@ def test_fit_evaluate_and_predict_take_generators_and_sequences() -> None:
     assert model.predict(Rows(12), verbose=0).shape == (12, 3)
 
 
+@pytest.mark.parametrize("name", ["fit", "fit_generator"])
+def test_a_warning_points_at_the_programs_own_line(name: str) -> None:
+    install(keras=1)
+    with pytest.warns(UserWarning, match="ended early") as told:
+        getattr(recorder(), name)(batches(1), steps_per_epoch=2, verbose=0)
+    assert [each.filename for each in told if "ended early" in str(each.message)] == [__file__]
+
+
+def test_keras_may_validate_on_a_generator_by_itself() -> None:
+    install()
+    model: Any = recorder()
+    x, y = samples(12)
+    history = model.fit(x, y, validation_data=batches(), validation_steps=2, epochs=2, verbose=0)
+    assert len(history.history["val_loss"]) == 2
+
+
 def test_arrays_go_to_keras_as_before() -> None:
     install()
     model: Any = recorder()

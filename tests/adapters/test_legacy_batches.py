@@ -170,7 +170,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "unequal rows": ((samples(5)[0], samples(4)[1]), "4, 5 rows"),
     "no rows": ((np.zeros((0, 2)), np.zeros(0)), "is empty"),
     "objects": ((np.array([None, 1]), np.zeros(2)), "dtype object"),
-    "another tree": (samples(5)[:1], "doesn't match the first one"),
+    "another tree": ((*samples(5), np.ones(5)), "doesn't match the first one"),
+    "inputs alone": (samples(5)[:1], "loss needs targets"),
 }
 
 
@@ -184,6 +185,23 @@ def test_a_bad_batch_is_an_error_at_its_turn_that_names_it(case: str, workers: i
     assert isinstance(caught.value, ValueError)
     assert caught.value.index == 2
     assert model.ids == [*range(10)]
+
+
+def test_inputs_alone_train_a_model_that_has_no_loss_of_targets() -> None:
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = keras.layers.Dense(1)
+
+        def call(self, x: Any) -> Any:
+            y = self.dense(x)
+            self.add_loss(keras.ops.mean(y**2))
+            return y
+
+    model = Own()
+    model.compile("sgd")
+    history = fs.fit_generator(model, (samples(5)[0] for _ in range(2)), 2, verbose=0)
+    assert history.history["loss"][0] > 0
 
 
 @pytest.mark.parametrize("call", [fs.evaluate_generator, fs.predict_generator])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -16,6 +17,10 @@ def sample_error(cause: BaseException) -> fs.SampleError:
     error = fs.SampleError(f"{type(cause).__name__}: told", index=3, stage="read")
     error.__cause__ = cause
     return error
+
+
+class Own(Exception):
+    """Of the program itself."""
 
 
 class Picky(Exception):
@@ -55,9 +60,14 @@ def test_what_must_not_or_cannot_be_both_stays_a_sample_error(cause: BaseExcepti
         ("Traceback (most recent call last):\n  File\nRuntimeError: no disk\n", RuntimeError),
         ("Traceback\nValueError\n", ValueError),
         ("Traceback\nOSError: first line\nsecond line, of the message\n", OSError),
+        (f"Traceback\n{__name__}.Own: no disk\n", Own),
+        ("Traceback\nInMain: no disk\n", Own),
     ],
 )
-def test_a_workers_error_is_known_by_its_tracebacks_last_lines(text: str, kind: type[Exception]) -> None:
+def test_a_workers_error_is_known_by_its_tracebacks_last_lines(
+    text: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "InMain", Own, raising=False)
     assert isinstance(as_raised(sample_error(WorkerTraceback(text))), kind)
 
 

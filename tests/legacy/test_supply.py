@@ -364,8 +364,9 @@ def test_a_sequence_that_cannot_be_sent_is_made_in_threads_with_a_warning() -> N
             super().__init__(2)
             self.lock = threading.Lock()
 
-    with pytest.warns(UserWarning, match="made in threads: .*lock"):
+    with pytest.warns(UserWarning, match="made in threads: .*lock") as told:
         supply = Supply(Locked(), workers=2, use_multiprocessing=True)
+    assert told[0].filename == __file__
     with supply:
         supply.start(4)
         assert numbers(supply) == [0, 1, 0, 10]

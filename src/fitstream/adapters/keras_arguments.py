@@ -18,6 +18,7 @@ __all__ = [
     "check_validation",
     "count_steps",
     "count_validations",
+    "output_names",
     "validation_frequency",
     "whole_number",
 ]
@@ -81,3 +82,11 @@ def count_validations(epochs: int, initial_epoch: int, frequency: int | list[int
     """How often a fit validates."""
     done = range(initial_epoch + 1, epochs + 1)
     return sum(epoch % frequency == 0 if isinstance(frequency, int) else epoch in frequency for epoch in done)
+
+
+def output_names(model: Any) -> list[str]:
+    """The outputs' names in their order; of a Sequential its last layer's. None of a model that doesn't tell them."""
+    names = getattr(model, "output_names", None)
+    if not names and isinstance(model, keras.Sequential):
+        names = [layer.name for layer in model.layers[-1:]]
+    return list(names or [])

@@ -18,10 +18,15 @@ import numpy as np
 
 from fitstream.adapters.class_weights import map_tree
 from fitstream.adapters.keras import keras
+from fitstream.adapters.keras_arguments import output_names
 from fitstream.legacy.errors import BadBatch
 from fitstream.spec import ArraySpec
 
 __all__ = ["BatchReader", "arrays_of"]
+
+
+#: What a program's own model may do in its own way.
+_STEPS = ("train_step", "test_step", "compute_loss")
 
 
 class _Ends(NamedTuple):
@@ -51,6 +56,7 @@ class BatchReader:
     def __init__(self, model: Any, name: str, *, predicts: bool = False) -> None:
         self._name = name
         self._predicts = predicts
+        self._needs_targets = not predicts and _needs_targets(model)
         self._inputs, self._outputs = _ends(model, "input"), _ends(model, "output")
         self._fixed_shapes = keras.backend.backend() == "tensorflow"
         self._spec: Any = None
@@ -106,6 +112,8 @@ class BatchReader:
             raise ValueError(_form(raw))
         x = self._inputs_of(_tree(x))
         if y is None or (isinstance(y, (list, tuple)) and not len(y)):
+            if self._needs_targets:
+                raise ValueError(f"it has inputs alone, but the model's loss needs targets: {_form(raw)}")
             return (x,)
         y = _in_order(_tree(y), self._outputs)
         if weight is None:
@@ -265,14 +273,17 @@ def _form(raw: Any) -> str:
 # Models.
 
 
+def _needs_targets(model: Any) -> bool:
+    """Whether a model's loss compares targets, and its steps are Keras's own."""
+    own_steps = any(getattr(type(model), name, None) is not getattr(keras.Model, name) for name in _STEPS)
+    return getattr(model, "loss", None) is not None and not own_steps
+
+
 def _ends(model: Any, side: str) -> _Ends:
     """Inputs or outputs of a model that was built from layers."""
     try:
         tensors, structure = list(getattr(model, f"{side}s")), getattr(model, side, None)
-        if side == "input":
-            names = [one.name for one in tensors]
-        else:
-            names = list(getattr(model, "output_names", None) or [model.layers[-1].name])
+        names = [one.name for one in tensors] if side == "input" else output_names(model)
         shapes = [tuple(one.shape) for one in tensors]
     except (AttributeError, TypeError, ValueError):
         # A subclassed model, or one of layers that wasn't called yet.

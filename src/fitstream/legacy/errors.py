@@ -2,13 +2,15 @@
 
 They say `except RuntimeError` around `fit_generator` and mean what their own generator raised. So such an error is a
 `SampleError` and an instance of the original's type at once, by a class made for the pair. Of an error in a worker
-process only the traceback's text arrives; Python's own types are known by name there.
+process only the traceback's text arrives; its type is known by name there, if it is Python's own or of a module that
+is loaded here.
 """
 
 from __future__ import annotations
 
 import builtins
 import re
+import sys
 from typing import Any
 
 from fitstream.engine.messages import WorkerTraceback
@@ -18,7 +20,7 @@ __all__ = ["BadBatch", "as_raised"]
 
 #: Types that mean something else than a failure; `except` clauses for them must not see one.
 _NEVER = (StopIteration, StopAsyncIteration, GeneratorExit, KeyboardInterrupt, SystemExit)
-_LAST_LINE = re.compile(r"^(?:\w+\.)*(\w+)(?::|$)")
+_LAST_LINE = re.compile(r"^((?:\w+\.)*)(\w+)(?::|$)")
 
 
 class BadBatch(SampleError, ValueError):
@@ -63,11 +65,20 @@ def _type_of(cause: BaseException | None) -> type[Exception] | None:
     if isinstance(cause, WorkerTraceback):
         for line in reversed(cause.text.splitlines()):
             found = _LAST_LINE.match(line)
-            kind = getattr(builtins, found[1], None) if found else None
-            if isinstance(kind, type) and issubclass(kind, Exception):
+            kind = _named(found[1].rstrip("."), found[2]) if found else None
+            if kind is not None:
                 return kind
         return None
     return type(cause) if isinstance(cause, Exception) else None
+
+
+def _named(module: str, name: str) -> type[Exception] | None:
+    """The type that a traceback calls so. It names no module for Python's own types and those of the main program."""
+    for place in [sys.modules.get(module)] if module else [builtins, sys.modules["__main__"]]:
+        kind = getattr(place, name, None)
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            return kind
+    return None
 
 
 def _both(ours: type[SampleError], origin: type[Exception]) -> type[Exception]:

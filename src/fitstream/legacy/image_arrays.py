@@ -5,7 +5,6 @@ Arrays are kept as they are given, in memory or mapped from disk, and only a bat
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from fitstream.errors import PlanError
 from fitstream.legacy.image_batches import PictureIterator, SaveTo, split_of
 from fitstream.legacy.image_files import data_format_of, default_dtype
 from fitstream.legacy.image_targets import Targets, numbers
+from fitstream.legacy.program import warn
 from fitstream.sources.arrays import ArraySource
 
 __all__ = ["NumpyArrayIterator"]
@@ -71,7 +71,7 @@ class NumpyArrayIterator(PictureIterator):
         channels = self.x.shape[3 if self.data_format == "channels_last" else 1]
         if channels not in (1, 3, 4):
             told = f"x has {channels} channels in {self.data_format!r}; pictures have 1, 3 or 4."
-            warnings.warn(told, UserWarning, stacklevel=3)
+            warn(told)
         self.n = len(self.x)
         outputs = () if self.y is None else (numbers(self.y, "y"),)
         self._targets = Targets(tuple(self.x_misc), outputs, weights=self.sample_weight)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fitstream.errors import PlanError
+from fitstream.legacy.program import warn
 
 __all__ = [
     "COLOR_MODES",
@@ -226,7 +226,7 @@ def save_img(
     named = file_format or (Path(path).suffix[1:] if isinstance(path, (str, os.PathLike)) else "")
     wanted = {"jpg": "jpeg"}.get(named.lower(), named.lower())
     if image.mode == "RGBA" and wanted == "jpeg":
-        warnings.warn("JPEG has no opacity; the picture is saved without it.", UserWarning, stacklevel=2)
+        warn("JPEG has no opacity; the picture is saved without it.")
         image = image.convert("RGB")
     image.save(path, format=wanted or None, **options)
 

@@ -11,7 +11,6 @@ A subclass that overrides one of the methods is respected: samples are then made
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,7 @@ from fitstream.legacy.image_files import data_format_of, default_dtype
 from fitstream.legacy.image_iterators import DataFrameIterator, DirectoryIterator
 from fitstream.legacy.image_ranges import brightness_of, shift_of, zoom_of
 from fitstream.legacy.image_transforms import Scratch, apply_transform
+from fitstream.legacy.program import warn
 
 __all__ = ["ImageDataGenerator"]
 
@@ -136,7 +136,7 @@ class ImageDataGenerator:
         for option, other, wanted in needs:
             if getattr(self, option) and bool(getattr(self, other)) != wanted:
                 setattr(self, other, wanted)
-                warnings.warn(f"{option}=True means {other}={wanted}.", UserWarning, stacklevel=3)
+                warn(f"{option}=True means {other}={wanted}.")
 
     def flow(
         self,
@@ -311,7 +311,7 @@ class ImageDataGenerator:
     def _fitted(self, option: str, found: Picture | None) -> bool:
         if found is None:
             told = f"{option}=True does nothing before ImageDataGenerator.fit(x) was called with some of the data."
-            warnings.warn(told, UserWarning, stacklevel=4)
+            warn(told)
         return found is not None
 
     def _overrides(self) -> bool:
@@ -374,7 +374,7 @@ class ImageDataGenerator:
             raise PlanError(f"fit() needs pictures of shape (count, ...) with four axes, not {x.shape}.")
         if x.shape[self.channel_axis] not in (1, 3, 4):
             told = f"x has {x.shape[self.channel_axis]} channels in {self.data_format!r}; pictures have 1, 3 or 4."
-            warnings.warn(told, UserWarning, stacklevel=2)
+            warn(told)
         if seed is not None:
             np.random.seed(seed)  # noqa: NPY002  as in Keras: subclasses draw from there
         if self.rescale:

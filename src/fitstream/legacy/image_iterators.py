@@ -11,7 +11,6 @@ Pictures are resized by fitstream's decoder. "nearest", Keras's default, gives P
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -25,6 +24,7 @@ from fitstream.legacy.image_batches import PictureIterator, SaveTo, split_of
 from fitstream.legacy.image_files import COLOR_MODES, data_format_of, default_dtype
 from fitstream.legacy.image_tables import Table
 from fitstream.legacy.image_targets import Labels, Targets
+from fitstream.legacy.program import warn
 from fitstream.sources.files import FileSource, PathPacker
 from fitstream.transforms.images import ImageOptions, Interpolation, Resize
 
@@ -315,9 +315,7 @@ def _pictures(directory: str, name: str, suffixes: tuple[str, ...], follow_links
     """Pictures below one class's folder, relative to the folder of all."""
     top = os.path.join(directory, name)
     if not os.path.isdir(top):
-        warnings.warn(
-            f"the class {name!r} has no folder in {directory!r}, and so no pictures.", UserWarning, stacklevel=4
-        )
+        warn(f"the class {name!r} has no folder in {directory!r}, and so no pictures.")
     found: list[str] = []
     for folder, _, files in sorted(os.walk(top, followlinks=follow_links), key=lambda one: one[0]):
         below = os.path.relpath(folder, directory)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from fitstream.errors import PlanError
 from fitstream.legacy.image_files import validate_filename
 from fitstream.legacy.image_targets import Targets, numbers
+from fitstream.legacy.program import warn
 
 __all__ = ["Table", "WrongType"]
 
@@ -109,11 +109,9 @@ class Table:
         there = [validate_filename(os.path.join(self._directory, path), suffixes) for path in self.paths]
         if not all(there):
             missing = self.paths[there.index(False)]
-            warnings.warn(
+            warn(
                 f"{there.count(False)} of {len(there)} paths in {self._x_col!r} are no picture files and are left out, "
                 f"such as {missing!r} in {self._directory or os.getcwd()!r}.",
-                UserWarning,
-                stacklevel=4,
             )
         self._keep(there)
 
@@ -129,7 +127,7 @@ class Table:
         if self._class_mode in _WITHOUT_CLASSES:
             if wanted:
                 told = f"classes= does nothing with class_mode={self._class_mode!r}."
-                warnings.warn(told, UserWarning, stacklevel=4)
+                warn(told)
             return None
         column = self._columns[0]
         if wanted:

@@ -26,6 +26,8 @@ _FAMILY: tuple[Callable[..., Any], ...] = (methods.fit_generator, methods.evalua
 #: Keras 3's method -> ours, and the name of its count of batches.
 _HANDED_OVER = dict(zip(("fit", "evaluate", "predict"), _FAMILY, strict=True))
 _QUEUE = ("max_queue_size", "workers", "use_multiprocessing")
+#: What `evaluate` is given only by Keras's own `fit`, which expects its own answer.
+_OF_FIT = "_use_cached_eval_dataset"
 
 
 def install(keras: Literal[1, 2] = 2) -> None:
@@ -70,7 +72,8 @@ def _handing_over(own: Callable[..., Any], method: Callable[..., Any]) -> Callab
         told = {**dict(zip(parameters, args, strict=False)), **given}
         data = told.get("x")
         asks_for_queue = any(name in given for name in (*_QUEUE, *RENAMED))
-        if not _is_generator(data) or (isinstance(data, keras_3.utils.PyDataset) and not asks_for_queue):
+        keras_takes = isinstance(data, keras_3.utils.PyDataset) and not asks_for_queue
+        if not _is_generator(data) or keras_takes or _OF_FIT in given:
             return own(model, *args, **{name: value for name, value in given.items() if name not in _QUEUE})
         del told["x"]
         for name, value in list(told.items()):

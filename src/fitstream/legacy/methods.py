@@ -8,19 +8,29 @@ for.
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fitstream.adapters.class_weights import Weights
 from fitstream.adapters.keras import keras
-from fitstream.adapters.keras_arguments import check_execution, validation_frequency
+from fitstream.adapters.keras_arguments import check_execution, output_names, validation_frequency
 from fitstream.adapters.keras_callbacks import end_threads, flat_callbacks
 from fitstream.adapters.keras_data import as_keras_data
 from fitstream.adapters.keras_feed import Feed, FeedCallback, build_ahead
 from fitstream.legacy.feed import SupplyFeed, first_leaf
 from fitstream.legacy.keywords import takes_old_keywords
-from fitstream.legacy.opening import Asked, Epochs, Opener, Settings, is_batches, to_count, validation_arrays, whole
+from fitstream.legacy.opening import (
+    Asked,
+    Epochs,
+    Opener,
+    Settings,
+    is_batches,
+    to_class_weights,
+    to_count,
+    validation_arrays,
+    whole,
+)
+from fitstream.legacy.program import warn
 
 __all__ = ["evaluate_generator", "fit_generator", "predict_generator"]
 
@@ -68,8 +78,8 @@ def fit_generator(
             batch goes to the one that asks for it.
         validation_steps: Batches of a validation; None for a pass of a Sequence.
         validation_freq: Validate every so many epochs, or after those listed, counted from 1.
-        class_weight: `{class: weight}`; for several outputs a dict of these by output, or a list. Multiplied with
-            sample weights.
+        class_weight: `{class: weight}`, or an array of the weights of classes 0, 1, ...; for several outputs a dict of
+            these by output, or a list. Multiplied with sample weights.
         max_queue_size: Batches in flight, at most.
         workers: Lanes that make a Sequence's batches; 0 makes all in the calling thread. A generator runs in one.
         use_multiprocessing: Whether a Sequence's batches are made in worker processes.
@@ -87,6 +97,7 @@ def fit_generator(
         SampleError: What failed while a batch was made; also an instance of what the program's own code raised.
         FitstreamError: What else failed while batches were made.
     """
+    class_weight = to_class_weights(class_weight)
     when = Epochs(whole("initial_epoch", initial_epoch), whole("epochs", epochs), validation_frequency(validation_freq))
     wanted = to_count("steps_per_epoch", steps_per_epoch, "samples_per_epoch", samples_per_epoch)
     train = Asked("generator", generator, wanted, when.trained, f"epochs={when.last}")
@@ -101,7 +112,7 @@ def fit_generator(
         feed = opener.open_training(train, when.first, shuffle=shuffle)
         other_feed = None if other is None else opener.open(other)
         if class_weight is not None:
-            feed.weigh(class_weight, getattr(model, "output_names", ()))
+            feed.weigh(class_weight, output_names(model))
         check_execution(model, [feed, other_feed])
         told = _Told(
             [FeedCallback(feed, other_feed, when.last), *flat_callbacks(callbacks)],
@@ -296,10 +307,8 @@ def _warn_of_missing(asked: Asked | None, feed: Feed | None, what_then: str) -> 
     if seen >= total:
         return
     unit, name = ("samples", asked.samples_name) if by_samples else ("batches", asked.steps_name)
-    warnings.warn(
+    warn(
         f"the {asked.name} ended early: {total:g} {unit} were asked for ({name}={each:g}"
         f"{', ' + asked.runs_told if asked.runs_told else ''}), {seen} came, {total - seen:g} are missing. {what_then} "
         f"A generator should go on for ever (while True:), or ask for fewer.",
-        UserWarning,
-        stacklevel=4,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
@@ -23,13 +22,24 @@ from fitstream.dataset import Dataset
 from fitstream.errors import PlanError
 from fitstream.legacy.batches import BatchReader
 from fitstream.legacy.feed import Count, Line, SupplyFeed
+from fitstream.legacy.program import warn
 from fitstream.legacy.sequence import is_sequence
 from fitstream.legacy.supply import Supply
 from fitstream.loader import Loader
 from fitstream.policy import Policy
 from fitstream.spec import parse_bytes
 
-__all__ = ["Asked", "Epochs", "Opener", "Settings", "is_batches", "to_count", "validation_arrays", "whole"]
+__all__ = [
+    "Asked",
+    "Epochs",
+    "Opener",
+    "Settings",
+    "is_batches",
+    "to_class_weights",
+    "to_count",
+    "validation_arrays",
+    "whole",
+]
 
 
 @final
@@ -145,6 +155,27 @@ def to_count(steps_name: str, steps: Any, samples_name: str, samples: Any) -> Co
     return Count(None if steps is None else math.ceil(steps), samples)
 
 
+def to_class_weights(given: Any) -> Any:
+    """Class weights; also what programs give though Keras 2 never looked at it: scikit-learn's arrays, and "auto"."""
+    if isinstance(given, str):
+        warn(
+            f"class_weight={given!r} never had a meaning: as in Keras 2, all classes weigh the same. Give a dict of "
+            "class to weight."
+        )
+        return None
+    of_numbers = isinstance(given, (list, tuple)) and given and all(np.isscalar(weight) for weight in given)
+    if not of_numbers and not isinstance(given, np.ndarray):
+        return given
+    weights = np.asarray(given)
+    if weights.ndim != 1 or weights.dtype.kind not in "iuf":
+        raise PlanError(f"class_weight={given!r} is neither a dict of class to weight nor one weight for each class.")
+    warn(
+        f"class_weight is no dict: its {len(weights)} numbers are taken for the weights of classes 0 to "
+        f"{len(weights) - 1}. Keras 2 looked at dicts alone."
+    )
+    return dict(enumerate(weights.tolist()))
+
+
 def is_batches(data: Any) -> bool:
     """Whether something gives batches, and isn't arrays."""
     return data is not None and not isinstance(data, (tuple, list, dict, np.ndarray))
@@ -185,6 +216,7 @@ class Opener:
         self._asked = asked
         self._settings = settings
         self._lines: dict[int, Line] = {}
+        whole_number("workers", settings.workers, 0)
         for each in asked:
             if isinstance(each.data, Loader) or _is_dataset(each.data) or is_sequence(each.data):
                 continue
@@ -195,11 +227,9 @@ class Opener:
                     "a Sequence, with __len__ and __getitem__, can do without."
                 )
         if self._runs_in_one_thread(asked[0].data):
-            warnings.warn(
+            warn(
                 "use_multiprocessing=True, but a generator runs once, in one thread: copies would give each batch "
                 "several times. Only a Sequence (__len__ and __getitem__) can be made by several workers.",
-                UserWarning,
-                stacklevel=4,
             )
 
     def _runs_in_one_thread(self, data: Any) -> bool:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+import warnings
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, final
 
 from fitstream.errors import PlanError
 
-__all__ = ["OldName", "Program", "calls_itself", "is_ours", "place", "program"]
+__all__ = ["OldName", "Program", "calls_itself", "is_ours", "place", "program", "warn"]
 
 
 class OldName(PlanError, ImportError):
@@ -83,6 +84,15 @@ def place() -> tuple[str, int] | None:
     return None
 
 
+def warn(message: str) -> None:
+    """Warn at the line of the program that called, directly or through libraries; here if no frame is the program's."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while frame is not None and not (_is_program(frame.f_code.co_filename) or _is_typed(frame.f_code.co_filename)):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=2 if frame is None else level)
+
+
 def calls_itself(depth: int = 1) -> bool:
     """Whether the program itself calls, and no library does for it.
 
@@ -117,6 +127,11 @@ _LIBRARIES = _libraries()
 
 def _is_program(filename: str) -> bool:
     return not filename.startswith(_LIBRARIES) and "/site-packages/" not in filename
+
+
+def _is_typed(filename: str) -> bool:
+    """Whether it is code without a file that a person entered: `python -c`, a prompt."""
+    return filename.startswith(("<string>", "<stdin>", "<ipython"))
 
 
 def _told(where: tuple[Any, int] | None) -> str:

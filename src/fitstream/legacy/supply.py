@@ -8,7 +8,6 @@ What it changed reaches worker processes before they make another batch.
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Sequence as Several
 from typing import Any, final
 
@@ -17,6 +16,7 @@ import numpy as np
 from fitstream.batching import BatchOrder
 from fitstream.errors import PlanError
 from fitstream.events import Observer
+from fitstream.legacy.program import warn
 from fitstream.legacy.sequence import as_iterator, is_sequence
 from fitstream.legacy.sources import BatchSequence
 from fitstream.loader import Loader, Stream
@@ -130,10 +130,7 @@ class Supply:
         return make_free_plan(self._source, self._order(), processes=processes, **self._settings)
 
     def _warn_of_threads(self, why: str) -> None:
-        warnings.warn(
-            f"use_multiprocessing=True, but batches of the {type(self._data).__name__} are made in threads: {why}",
-            stacklevel=4,
-        )
+        warn(f"use_multiprocessing=True, but batches of the {type(self._data).__name__} are made in threads: {why}")
 
     def _order(self) -> BatchOrder | None:
         if isinstance(self._source, GeneratorSource):
