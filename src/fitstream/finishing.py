@@ -36,7 +36,7 @@ def finish(plan: Plan, leaves: list[npt.NDArray[Any]], rows: int, pass_index: in
     Raises:
         SampleError: If a function fails, or returns what is no such batch.
     """
-    if not rows:
+    if not rows or not plan.finishes:
         return
     shown = [leaf[:rows] for leaf in leaves[: len(plan.specs)]]
     for place, stage in plan.finishes:

@@ -65,8 +65,8 @@ def test_the_error_of_too_many_bad_samples_keeps_no_batch() -> None:
         with dataset.loader(ROOM, workers=0, on_bad_sample="skip") as loader:
             make = loader.plan.layout.leaves
 
-            def noted(buffer: Any, rows: int) -> Any:
-                leaves = make(buffer, rows)
+            def noted(*args: Any) -> Any:
+                leaves = make(*args)
                 roots.extend(weakref.ref(leaf) for leaf in leaves)
                 return leaves
 
