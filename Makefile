@@ -1,7 +1,7 @@
 # Every target sets up what it needs, once, in .venv: the stamps are remade when pyproject.toml changes.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-adapters test-backends soak lint types bench bench-quick bench-jpeg reliability clean
+.PHONY: help demo examples-full test test-core test-adapters test-slow test-backends soak lint types bench bench-quick bench-jpeg reliability clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -11,6 +11,8 @@ PYTEST := $(PY) -m pytest --quiet
 # An interpreter of one's own: make test PYTHON=python3.13 (after make clean)
 PYTHON ?= python3
 BACKENDS ?= tensorflow torch jax
+# Of test-backends: make test-backends MARKS='slow or not slow' runs all.
+MARKS ?= not slow
 BENCHMARKS ?= jpeg_feed large_photos arrays transport python_transform tiny_samples kept_heap start beside_training
 unexport PYTHONPATH PYTHONHOME
 
@@ -31,15 +33,23 @@ types: $(VENV)/test.stamp ## Strict types
 	$(PY) -m mypy
 
 test-core: $(VENV)/test.stamp ## Tests that need no framework (those of the documentation use one where it is installed)
-	$(PYTEST) --ignore=tests/adapters
+	$(PYTEST) -m 'not slow' --ignore=tests/adapters
 
 # A framework stays loaded once it is, and Keras keeps its first backend: so each backend has its own process.
 test-adapters: $(VENV)/demo.stamp $(VENV)/test.stamp ## Tests with Keras on the demo's backend
-	KERAS_BACKEND=$$($(PY) -m fitstream.backend) $(PYTEST) tests/adapters
+	KERAS_BACKEND=$$($(PY) -m fitstream.backend) $(PYTEST) -m 'not slow' tests/adapters
+
+test-slow: $(VENV)/demo.stamp $(VENV)/test.stamp ## Whole programs: old ones under `fitstream run`, and the examples
+	KERAS_BACKEND=$$($(PY) -m fitstream.backend) $(PYTEST) -m slow tests
 
 test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch and JAX
 	for backend in $(BACKENDS); do \
-	  echo "== $$backend" && KERAS_BACKEND=$$backend $(PYTEST) tests/adapters || exit 1; \
+	  echo "== $$backend" && KERAS_BACKEND=$$backend $(PYTEST) -m '$(MARKS)' tests/adapters || exit 1; \
+	done
+
+examples-full: $(VENV)/demo.stamp $(VENV)/test.stamp ## All examples in full: files of 3 GB, some minutes each
+	for name in examples/*.py; do \
+	  echo "== $$name" && $(PY) $$name || exit 1; \
 	done
 
 soak: $(VENV)/test.stamp $(VENV)/backends.stamp ## What takes minutes: every split of lanes, many epochs, random kills

@@ -80,7 +80,7 @@ def main(quick: bool) -> None:
                 layers.Dense(10, activation="softmax"),
             ]
         )
-        model.compile(keras.optimizers.Adam(5e-3), "sparse_categorical_crossentropy", ["accuracy"])
+        model.compile(keras.optimizers.Adam(5e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             settings = {"memory": "64 MB", "verbose": 0, "on_bad_sample": "skip"}

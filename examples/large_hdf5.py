@@ -57,7 +57,7 @@ def main(gigabytes: float) -> None:
             write_rows(path, gigabytes)
             keras.utils.set_random_seed(0)
             model = keras.Sequential([keras.Input((FEATURES,)), keras.layers.Dense(1, activation="sigmoid")])
-            model.compile(keras.optimizers.Adam(1e-2), "binary_crossentropy", ["accuracy"])
+            model.compile(keras.optimizers.Adam(1e-2), "binary_crossentropy", metrics=["accuracy"])
             model.fit(
                 np.zeros((512, FEATURES), np.float32), np.zeros(512), verbose=0
             )  # what a framework takes at first

@@ -62,7 +62,7 @@ def main(quick: bool) -> None:
                 layers.Dense(10, activation="softmax"),
             ]
         )
-        model.compile(keras.optimizers.Adam(2e-3), "categorical_crossentropy", ["accuracy"])
+        model.compile(keras.optimizers.Adam(2e-3), "categorical_crossentropy", metrics=["accuracy"])
         fs.fit(model, train, epochs=4 if quick else 8, memory="64 MB", verbose=0)
         _, accuracy = fs.evaluate(model, held_out.batch(64), memory="64 MB", verbose=0)
         print(f"accuracy on {len(held_out)} held-out digits: {accuracy:.3f}")

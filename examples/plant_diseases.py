@@ -1,7 +1,8 @@
 """Plant diseases: a JSON list of photos with Chinese names and 61 classes, for MobileNetV2.
 
-Expected: opening is quick, each class comes about equally often in a balanced pass, and the loss falls by a third.
-Memory for feeding: 128 MB. The photos are pieces of the two that scikit-learn has, tinted and spotted by class.
+Expected: opening is quick, each class comes about equally often in a balanced pass, and the loss falls by a
+third (by a tenth in the short form).
+Memory for feeding: 128 MB. The photos are pieces of the two that scikit-learn has, tinted by class.
 
     python examples/plant_diseases.py            # 61 x 40 photos, 3 epochs: some minutes
     python examples/plant_diseases.py --quick    # 61 x 4 photos
@@ -72,9 +73,11 @@ def main(quick: bool) -> None:
             ]
         )
         model.compile(
-            keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"]
+            keras.optimizers.Adam(3e-3),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
         )
-        epochs = 4 if quick else 6
+        epochs = 3 if quick else 6
         history = fs.fit(
             model,
             train.sample(len(train), balance=True, seed=2).batch(32),
@@ -83,8 +86,11 @@ def main(quick: bool) -> None:
             memory="128 MB",
             verbose=0,
         ).history
-        print(f"loss {history['loss'][0]:.2f} -> {history['loss'][-1]:.2f}, by chance {np.log(CLASSES):.2f}")
-        assert history["loss"][-1] < history["loss"][0] * 2 / 3
+        print(
+            f"loss {history['loss'][0]:.2f} -> {history['loss'][-1]:.2f}, by chance {np.log(CLASSES):.2f}; "
+            f"accuracy {history['accuracy'][-1]:.2f}, of validation {history['val_accuracy'][-1]:.2f}"
+        )
+        assert history["loss"][-1] < history["loss"][0] * (9 / 10 if quick else 2 / 3)
 
 
 if __name__ == "__main__":

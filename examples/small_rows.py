@@ -1,7 +1,7 @@
 """Many small rows: a table of real measurements, drawn from with replacement and with both classes equally often.
 
-Expected: 200,000 draws of 30 numbers a pass, as many of each class, at over 100,000 rows/s, and above 0.93 of the
-held-out rows told right. Memory for feeding: 16 MB.
+Expected: 200,000 draws of 30 numbers a pass, as many of each class, and above 0.93 of the held-out rows told
+right. Memory for feeding: 16 MB.
 
     python examples/small_rows.py            # 200,000 rows a pass, 2 epochs
     python examples/small_rows.py --quick    # 20,000 rows a pass
@@ -39,7 +39,7 @@ def main(quick: bool) -> None:
 
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((30,)), keras.layers.Dense(1, activation="sigmoid")])
-    model.compile(keras.optimizers.Adam(1e-2), "binary_crossentropy", ["accuracy"])
+    model.compile(keras.optimizers.Adam(1e-2), "binary_crossentropy", metrics=["accuracy"])
     fs.fit(model, drawn, epochs=2, memory="16 MB", workers=1, processes=0, verbose=0)
     _, accuracy = fs.evaluate(model, held_out.batch(64), memory="16 MB", workers=1, processes=0, verbose=0)
     print(f"accuracy on {len(held_out)} held-out rows: {accuracy:.3f}")

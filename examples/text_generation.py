@@ -4,11 +4,11 @@ The text is real: what scikit-learn says of its datasets, which it installs, wri
 characters come from the file itself, each with the same window one character later; a file longer than memory would do
 as well, since only where its blocks start is kept.
 
-    python examples/text_generation.py            # 20 epochs, some minutes on a CPU
+    python examples/text_generation.py            # 6 epochs, a few minutes on a CPU
     python examples/text_generation.py --quick    # one short epoch
 
 Needs: pip install "fitstream[tensorflow]" scikit-learn     (or [torch], or [jax])
-Expected: the loss is below what single characters' shares give (3.4 nats; quick), and below 1.7 after 20 epochs.
+Expected: the loss is below what single characters' shares give (3.4 nats; quick), and below 1.5 after 6 epochs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         path = write_text(Path(folder))
-        windows = fs.from_windows(path, WINDOW, stride=20 if quick else 3, target="sequence")
+        windows = fs.from_windows(path, WINDOW, stride=20 if quick else 6, target="sequence")
         alphabet = windows.class_names
         assert alphabet is not None
         print(windows)
@@ -75,7 +75,7 @@ def main() -> None:
         history = fs.fit(
             model,
             windows.shuffle(0).batch(32 if quick else 64),
-            epochs=1 if quick else 20,
+            epochs=1 if quick else 6,
             callbacks=[samples],
             verbose=0,
             memory="128 MB",
@@ -83,7 +83,7 @@ def main() -> None:
         loss, alone = history.history["loss"][-1], entropy(path)
         print(f"loss {loss:.2f} nats a character; single characters' shares give {alone:.2f}")
         assert loss < alone, "the expected result"
-        assert quick or loss < 1.7, "the expected result"
+        assert quick or loss < 1.5, "the expected result"
         assert all(set(text) <= set(alphabet) for text in samples.texts.values())
 
 

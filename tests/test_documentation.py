@@ -56,7 +56,12 @@ def run(page: str, name: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program(page, name)],
         cwd=folder,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "TMPDIR": str(folder)},  # pages leave the folders they make
+        env={
+            **os.environ,
+            "FITSTREAM_CACHE": str(folder / "cache"),
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "TMPDIR": str(folder),
+        },  # pages leave the folders they make
         capture_output=True,
         text=True,
         timeout=100,

@@ -73,7 +73,7 @@ class Filler:
         if self._gather is not None:
             done, fault = self._gather_rows(self._gather, leaves, start, indices)
             # What isn't finite is found and told row by row.
-            if done and not (self._checks_finite and 0 in passes and self._has_odd(leaves, start, len(indices))):
+            if done and not (self._checks_finite and passes[0] == 0 and self._has_odd(leaves, start, len(indices))):
                 return
         if given is None and fault is None and self._read_many is not None:
             given, fault = self._fetch(self._read_many, indices)

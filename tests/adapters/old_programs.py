@@ -2,58 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from recorder import keras, samples
-
-import fitstream as fs
+from recorder import keras
 
 #: A generator that ends early is what the test is about, or its one thread isn't.
 ENDS_EARLY = pytest.mark.filterwarnings("ignore:the .* ended early:UserWarning")
 ONE_THREAD = pytest.mark.filterwarnings("ignore:.*a generator runs once, in one thread:UserWarning")
-
-
-def batches(count: int | None = None, rows: int = 5, told: list[Any] | None = None) -> Iterator[Any]:
-    """Batches of consecutive ids; writes down in `told` which were made, and in which thread."""
-    step = 0
-    while count is None or step < count:
-        if told is not None:
-            told.append((step, threading.current_thread()))
-        yield samples(rows, rows * step)
-        step += 1
-
-
-class Rows(fs.Sequence):
-    """Batches of ids 0 to `count`, the last one smaller; counts what is called."""
-
-    def __init__(self, count: int, size: int = 5, first: int = 0) -> None:
-        self.count, self.size, self.first = count, size, first
-        self.asked: list[int] = []
-        self.ends = 0
-
-    def __len__(self) -> int:
-        return math.ceil(self.count / self.size)
-
-    def __getitem__(self, index: int) -> Any:
-        self.asked.append(index)
-        start = index * self.size
-        return samples(min(self.size, self.count - start), self.first + start)
-
-    def on_epoch_end(self) -> None:
-        self.ends += 1
-
-
-class Shrinking(Rows):
-    """Has a third fewer samples after each pass."""
-
-    def on_epoch_end(self) -> None:
-        super().on_epoch_end()
-        self.count = self.count * 2 // 3
 
 
 class Called(keras.callbacks.Callback):

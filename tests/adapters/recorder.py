@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from old_rows import samples
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 keras = pytest.importorskip(
@@ -58,12 +59,6 @@ def recorder(built: bool = False, **compile_arguments: Any) -> Recorder:
     if built:
         model(np.zeros((1, 2), np.float32))
     return model
-
-
-def samples(count: int, first: int = 0) -> tuple[Any, Any]:
-    """`x` float32 `(count, 2)` of id and feature, `y` int64 `(count,)`."""
-    ids = np.arange(first, first + count)
-    return np.stack([ids, ids % 3], axis=1).astype(np.float32), (ids % 3).astype(np.int64)
 
 
 def shuffled(count: int, size: int = 5) -> fs.Dataset:

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from old_programs import Rows, batches
-from recorder import BACKEND, KERAS_WARNINGS, recorder, samples
+from old_rows import Rows, Varying, batches
+from recorder import BACKEND, KERAS_WARNINGS, recorder
 
 import fitstream as fs
 
 pytestmark = [
+    pytest.mark.slow,
     KERAS_WARNINGS,
     pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore:.*a generator runs once, in one thread:UserWarning"),
@@ -39,23 +40,6 @@ def model_for(built: bool) -> Any:
     model = MODELS.setdefault(built, recorder(built=True))
     model.count.assign(0)
     return model
-
-
-class Varying(Rows):
-    """As many samples a pass, in another order after each, as programs shuffle."""
-
-    def __init__(self, count: int, size: int) -> None:
-        super().__init__(count, size)
-        self.turn = 0
-
-    def __getitem__(self, index: int) -> Any:
-        x, y = samples(self.count)
-        ids = [(i + self.turn) % self.count for i in range(self.count)][index * self.size : (index + 1) * self.size]
-        return x[ids], y[ids]
-
-    def on_epoch_end(self) -> None:
-        super().on_epoch_end()
-        self.turn += 7
 
 
 @FEW

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from old_programs import ENDS_EARLY, ONE_THREAD, Called, Rows, Shrinking, batches, one_sided, weights_of
+from old_programs import ENDS_EARLY, ONE_THREAD, Called, one_sided, weights_of
+from old_rows import Rows, Shrinking, batches
 from recorder import KERAS_WARNINGS, Diary, StopAfter, keras, recorder, samples
 
 import fitstream as fs
@@ -47,8 +48,8 @@ def test_several_workers_run_a_generator_once_in_one_thread(settings: dict[str, 
     assert len({thread for _, thread in told[1:]}) == 1
 
 
-@pytest.mark.parametrize("settings", [{"workers": 4}, {"workers": 3, "use_multiprocessing": True}])
-def test_several_workers_for_a_generator_are_warned_of_and_a_sequence_named(settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("settings", [{"use_multiprocessing": True}, {"workers": 3, "use_multiprocessing": True}])
+def test_processes_for_a_generator_are_warned_of_and_a_sequence_named(settings: dict[str, Any]) -> None:
     with pytest.warns(UserWarning, match="Sequence"):
         fs.fit_generator(recorder(), batches(), 1, verbose=0, **settings)
 

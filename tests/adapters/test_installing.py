@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from old_programs import Rows, batches, one_sided
+from old_programs import one_sided
+from old_rows import Rows, batches
 from recorder import KERAS_WARNINGS, keras, recorder, samples
 
 import fitstream as fs

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from old_programs import batches, one_sided, two_sided, weights_of
+from old_programs import one_sided, two_sided, weights_of
+from old_rows import batches
 from recorder import BACKEND, KERAS_WARNINGS, keras, recorder, samples
 
 import fitstream as fs

@@ -10,6 +10,8 @@ from textwrap import dedent
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(200)
 def test_the_backend_s_old_functions_work_on_symbols_and_arrays(tmp_path: Path) -> None:
@@ -67,6 +69,29 @@ def test_the_backend_s_old_functions_work_on_symbols_and_arrays(tmp_path: Path) 
         same(K.batch_flatten(K.expand_dims(v, 1)), x)
         same(K.sigmoid(v), 1 / (1 + np.exp(-x)))
         same(K.batch_dot(v, v, axes=1), (x * x).sum(1, keepdims=True))
+        same(K.cumsum(v), x.cumsum(0))
+        same(K.cumprod(v), x.cumprod(0))
+        same(K.expand_dims(v), x[..., None])
+        same(K.identity(v), x)
+        same(K.relu(-v, alpha=.1), -.1 * x)
+        same(K.relu(v, max_value=6), x.clip(0, 6))
+        same(K.hard_sigmoid(v - 4), (0.2 * (x - 4) + .5).clip(0, 1))
+        same(K.arange(3), [0, 1, 2])
+        same(K.lesser(v, 3), x < 3)
+        same(K.foldl(lambda a, b: a + b, v), x.sum(0))
+        same(K.update_add(K.variable([1.]), 2.), [3.])
+        same(K.bias_add(v, K.constant([1, 2, 3, 4])), x + [1, 2, 3, 4])
+        assert K.eval(K.truncated_normal((50,), 0., 1.)).max() < 2.01
+        assert set(K.eval(K.random_binomial((50,), p=.5))) == {0, 1}
+        picture = K.constant(np.arange(32.).reshape(1, 4, 4, 2))
+        array = K.eval(picture)
+        same(K.spatial_2d_padding(picture), np.pad(array, [(0, 0), (1, 1), (1, 1), (0, 0)]))
+        same(K.resize_images(picture, 2, 2, 'channels_last'), array.repeat(2, 1).repeat(2, 2))
+        same(K.pool2d(picture, (2, 2), (2, 2)), array[:, 1::2, 1::2])
+        same(K.pool2d(picture, (4, 4), pool_mode='avg'), array.mean((1, 2), keepdims=True))
+        same(K.conv2d(picture, K.ones((1, 1, 2, 1)), padding='same'), array.sum(-1, keepdims=True))
+        same(K.conv2d(picture, K.ones((4, 4, 2, 1)), border_mode='valid'), [[[[array.sum()]]]])
+        same(K.normalize_batch_in_training(v, None, None, [0])[1], x.mean(0))
         same(K.binary_crossentropy(K.constant([1.0]), K.constant([.5])), [np.log(2)])
         same(K.categorical_crossentropy(K.constant([[0.0, 1]]), K.constant([[.5, .5]])), [np.log(2)])
         assert K.ndim(v) == 2 and K.int_shape(v) == (3, 4) and K.count_params(v) == 12 and K.dtype(v) == 'float32'

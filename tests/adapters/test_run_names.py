@@ -14,6 +14,8 @@ import pytest
 
 from fitstream.legacy.renames import read_renames
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 
 #: Makes TensorFlow look as if it weren't installed.

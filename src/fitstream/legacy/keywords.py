@@ -49,6 +49,8 @@ def takes_old_keywords(method: _Method) -> _Method:
 
     @functools.wraps(method)
     def call(*args: Any, **given: Any) -> Any:
+        if parameters[3:4] == ["callbacks"] and len(args) > 3 and isinstance(args[3], int):
+            args = (*args[:3], None, *args[3:])  # Keras 2.0 to 2.2 had the queue's arguments here
         told = _translated(method.__name__, parameters, dict(zip(parameters, args, strict=False)), given)
         return method(*args, **told)
 

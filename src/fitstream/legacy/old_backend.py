@@ -7,12 +7,55 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from builtins import any as any_of
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
 
 from fitstream.adapters.keras import keras
+from fitstream.legacy.old_kernels import (
+    batch_normalization,
+    bias_add,
+    binary_crossentropy,
+    categorical_crossentropy,
+    conv1d,
+    conv2d,
+    conv2d_transpose,
+    conv3d,
+    depthwise_conv2d,
+    in_top_k,
+    normalize_batch_in_training,
+    pool2d,
+    pool3d,
+    resize_images,
+    separable_conv2d,
+    sparse_categorical_crossentropy,
+    spatial_2d_padding,
+    temporal_padding,
+)
+from fitstream.legacy.old_values import (
+    batch_get_value,
+    batch_set_value,
+    constant,
+    dropout,
+    eval,  # noqa: A004
+    eye,
+    get_value,
+    ones,
+    random_binomial,
+    random_normal,
+    random_normal_variable,
+    random_uniform,
+    random_uniform_variable,
+    set_value,
+    truncated_normal,
+    update,
+    update_add,
+    update_sub,
+    variable,
+    zeros,
+)
 from fitstream.legacy.program import OldName, program
 
 __all__ = [
@@ -21,7 +64,9 @@ __all__ = [
     "batch_dot",
     "batch_flatten",
     "batch_get_value",
+    "batch_normalization",
     "batch_set_value",
+    "bias_add",
     "binary_crossentropy",
     "cast",
     "cast_to_floatx",
@@ -29,38 +74,68 @@ __all__ = [
     "clip",
     "concatenate",
     "constant",
+    "conv1d",
+    "conv2d",
+    "conv2d_transpose",
+    "conv3d",
     "count_params",
+    "cumprod",
+    "cumsum",
+    "depthwise_conv2d",
     "dropout",
     "dtype",
     "eval",
+    "expand_dims",
     "eye",
     "flatten",
+    "foldl",
     "function",
     "gather",
     "get_value",
+    "hard_sigmoid",
+    "identity",
     "image_dim_ordering",
     "in_top_k",
     "int_shape",
     "is_nan",
+    "is_sparse",
+    "is_tensor",
     "l2_normalize",
     "learning_phase",
     "map_fn",
     "ndim",
+    "normalize_batch_in_training",
     "one_hot",
     "ones",
     "permute_dimensions",
+    "pool2d",
+    "pool3d",
     "pow",
+    "print_tensor",
+    "random_binomial",
     "random_normal",
+    "random_normal_variable",
     "random_uniform",
+    "random_uniform_variable",
+    "relu",
     "repeat",
     "repeat_elements",
+    "resize_images",
     "reverse",
+    "separable_conv2d",
     "set_image_dim_ordering",
     "set_value",
     "softmax",
     "sparse_categorical_crossentropy",
+    "spatial_2d_padding",
     "switch",
+    "temporal_padding",
+    "to_dense",
     "transpose",
+    "truncated_normal",
+    "update",
+    "update_add",
+    "update_sub",
     "variable",
     "zeros",
 ]
@@ -81,36 +156,24 @@ def _renamed(name: str) -> Callable[..., Any]:
 
 
 def _tensor(x: Any) -> Any:
-    return ops.convert_to_tensor(x) if isinstance(x, keras.Variable) else x
+    if isinstance(x, (list, tuple)) and any_of(isinstance(one, keras.Variable) for one in x):
+        return [_tensor(one) for one in x]
+    return ops.convert_to_tensor(x.value) if isinstance(x, keras.Variable) else x
 
 
 abs = _renamed("abs")  # noqa: A001
 cos, sin, exp, log, sqrt, square, sign, round = (  # noqa: A001
     _renamed(name) for name in ("cos", "sin", "exp", "log", "sqrt", "square", "sign", "round")
 )
-relu, elu, softplus, softsign, sigmoid, hard_sigmoid, tanh = (
-    _renamed(name) for name in ("relu", "elu", "softplus", "softsign", "sigmoid", "hard_sigmoid", "tanh")
-)
+elu, softplus, softsign, sigmoid, tanh = (_renamed(name) for name in ("elu", "softplus", "softsign", "sigmoid", "tanh"))
 maximum, minimum, equal, not_equal, greater, greater_equal, less, less_equal = (
     _renamed(name)
     for name in ("maximum", "minimum", "equal", "not_equal", "greater", "greater_equal", "less", "less_equal")
 )
-ones_like, zeros_like, identity, squeeze, expand_dims, stack, cumsum, cumprod, dot, reshape, tile, where = (
+lesser, lesser_equal = less, less_equal
+ones_like, zeros_like, squeeze, stack, dot, reshape, tile, where, arange, slice = (  # noqa: A001
     _renamed(name)
-    for name in (
-        "ones_like",
-        "zeros_like",
-        "identity",
-        "squeeze",
-        "expand_dims",
-        "stack",
-        "cumsum",
-        "cumprod",
-        "dot",
-        "reshape",
-        "tile",
-        "where",
-    )
+    for name in ("ones_like", "zeros_like", "squeeze", "stack", "dot", "reshape", "tile", "where", "arange", "slice")
 )
 shape, stop_gradient, logsumexp = (_renamed(name) for name in ("shape", "stop_gradient", "logsumexp"))
 
@@ -142,6 +205,54 @@ def argmin(x: Any, axis: int = -1) -> Any:  # noqa: D103
 
 def softmax(x: Any, axis: int = -1) -> Any:  # noqa: D103
     return ops.softmax(x, axis=axis)
+
+
+def expand_dims(x: Any, axis: int = -1, dim: int | None = None) -> Any:  # noqa: D103
+    return ops.expand_dims(_tensor(x), axis if dim is None else dim)
+
+
+def cumsum(x: Any, axis: int = 0) -> Any:  # noqa: D103
+    return ops.cumsum(_tensor(x), axis=axis)
+
+
+def cumprod(x: Any, axis: int = 0) -> Any:  # noqa: D103
+    return ops.cumprod(_tensor(x), axis=axis)
+
+
+def identity(x: Any, name: str | None = None) -> Any:  # noqa: D103
+    return ops.copy(_tensor(x))
+
+
+def relu(x: Any, alpha: float = 0.0, max_value: float | None = None, threshold: float = 0.0) -> Any:  # noqa: D103
+    return keras.activations.relu(_tensor(x), negative_slope=alpha, max_value=max_value, threshold=threshold)
+
+
+def hard_sigmoid(x: Any) -> Any:
+    """Keras 2's, whose slope is 0.2. That of Keras 3 is 1/6."""
+    return ops.clip(0.2 * _tensor(x) + 0.5, 0.0, 1.0)
+
+
+def print_tensor(x: Any, message: str = "") -> Any:
+    """The tensor itself. Its values are not printed."""
+    program.tell("K.print_tensor prints nothing; in Keras 3, run eagerly and use print")
+    return x
+
+
+def foldl(fn: Any, elems: Any, initializer: Any = None, name: str | None = None) -> Any:  # noqa: D103
+    first, rest = (elems[0], elems[1:]) if initializer is None else (initializer, elems)
+    return functools.reduce(fn, [rest[index] for index in range(rest.shape[0])], first)
+
+
+def is_tensor(x: Any) -> bool:  # noqa: D103
+    return bool(keras.ops.is_tensor(x))
+
+
+def is_sparse(tensor: Any) -> bool:  # noqa: D103
+    return isinstance(tensor, keras.KerasTensor) and bool(tensor.sparse)
+
+
+def to_dense(tensor: Any) -> Any:  # noqa: D103
+    return ops.convert_to_tensor(tensor, sparse=False)
 
 
 def pow(x: Any, a: Any) -> Any:  # noqa: A001, D103
@@ -220,24 +331,6 @@ def map_fn(fn: Any, elems: Any, name: str | None = None, dtype: Any = None) -> A
     return ops.map(fn, elems)
 
 
-def categorical_crossentropy(target: Any, output: Any, from_logits: bool = False, axis: int = -1) -> Any:  # noqa: D103
-    return ops.categorical_crossentropy(target, output, from_logits=from_logits, axis=axis)
-
-
-def sparse_categorical_crossentropy(  # noqa: D103
-    target: Any, output: Any, from_logits: bool = False, axis: int = -1
-) -> Any:
-    return ops.sparse_categorical_crossentropy(ops.cast(target, "int32"), output, from_logits=from_logits, axis=axis)
-
-
-def binary_crossentropy(target: Any, output: Any, from_logits: bool = False) -> Any:  # noqa: D103
-    return ops.binary_crossentropy(target, output, from_logits=from_logits)
-
-
-def in_top_k(predictions: Any, targets: Any, k: int) -> Any:  # noqa: D103
-    return ops.in_top_k(targets, predictions, k)
-
-
 def is_nan(x: Any) -> Any:  # noqa: D103
     return ops.isnan(x)
 
@@ -256,66 +349,6 @@ def dtype(x: Any) -> str:  # noqa: D103
 
 def count_params(x: Any) -> int:  # noqa: D103
     return math.prod(x.shape)
-
-
-def constant(value: Any, dtype: Any = None, shape: Any = None, name: str | None = None) -> Any:  # noqa: D103
-    tensor = ops.convert_to_tensor(value, dtype=dtype or keras.config.floatx())
-    return tensor if shape is None else ops.broadcast_to(tensor, shape)
-
-
-def variable(value: Any, dtype: Any = None, name: str | None = None, constraint: Any = None) -> Any:  # noqa: D103
-    return keras.Variable(value, dtype=dtype or keras.config.floatx(), name=name)
-
-
-def zeros(shape: Any, dtype: Any = None, name: str | None = None) -> Any:  # noqa: D103
-    return ops.zeros(shape, dtype=dtype or keras.config.floatx())
-
-
-def ones(shape: Any, dtype: Any = None, name: str | None = None) -> Any:  # noqa: D103
-    return ops.ones(shape, dtype=dtype or keras.config.floatx())
-
-
-def eye(size: int, dtype: Any = None, name: str | None = None) -> Any:  # noqa: D103
-    return ops.eye(size, dtype=dtype or keras.config.floatx())
-
-
-def random_normal(  # noqa: D103
-    shape: Any, mean: float = 0.0, stddev: float = 1.0, dtype: Any = None, seed: Any = None
-) -> Any:
-    return keras.random.normal(shape, mean=mean, stddev=stddev, dtype=dtype, seed=seed)
-
-
-def random_uniform(  # noqa: D103
-    shape: Any, minval: float = 0.0, maxval: float = 1.0, dtype: Any = None, seed: Any = None
-) -> Any:
-    return keras.random.uniform(shape, minval=minval, maxval=maxval, dtype=dtype, seed=seed)
-
-
-def dropout(x: Any, level: float, noise_shape: Any = None, seed: Any = None) -> Any:  # noqa: D103
-    return keras.random.dropout(x, level, noise_shape=noise_shape, seed=seed)
-
-
-def get_value(x: Any) -> Any:
-    """A variable's value, as an array or a NumPy scalar."""
-    return np.asarray(ops.convert_to_numpy(x))[()]
-
-
-def batch_get_value(tensors: Iterable[Any]) -> list[Any]:  # noqa: D103
-    return [get_value(each) for each in tensors]
-
-
-def set_value(x: Any, value: Any) -> None:
-    """Give a variable a value."""
-    x.assign(value)
-
-
-def batch_set_value(tuples: Iterable[tuple[Any, Any]]) -> None:  # noqa: D103
-    for each, value in tuples:
-        set_value(each, value)
-
-
-def eval(x: Any) -> Any:  # noqa: A001, D103
-    return get_value(x)
 
 
 def image_dim_ordering() -> str:

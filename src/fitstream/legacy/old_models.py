@@ -101,9 +101,7 @@ def _compiling(original: Any) -> Any:
         for argument, names in read_renames().strings.items():
             if argument in given.arguments:
                 given.arguments[argument] = _named(given.arguments[argument], names)
-        for argument in ("metrics", "weighted_metrics"):
-            if argument in given.arguments:
-                given.arguments[argument] = _for_each_output(self, given.arguments[argument])
+        _spread(self, given.arguments)
         owner = getattr(optimizer, "_old_owner", None)
         if owner is not None and owner != id(self):
             # Keras 3 ties an optimizer to the variables of one model; programs share it, above all those for GANs.
@@ -127,16 +125,22 @@ def _named(value: Any, names: Mapping[str, str]) -> Any:
     return value
 
 
-def _for_each_output(model: Any, metrics: Any) -> Any:
-    """Metrics of a model with several outputs: a flat list meant all of them for each output."""
+def _spread(model: Any, arguments: dict[str, Any]) -> None:
+    """What meant each of several outputs: one loss, and a flat list of metrics."""
     try:
         count = len(model.outputs)
     except (AttributeError, TypeError):
-        return metrics  # a model that doesn't know its outputs yet
-    flat = isinstance(metrics, (list, tuple)) and not any(isinstance(one, (list, tuple, dict)) for one in metrics)
-    if count < 2 or not flat or not metrics or None in metrics:
-        return metrics
-    return [[_copy(one) for one in metrics] for _ in range(count)]
+        return  # a model that doesn't know its outputs yet
+    if count < 2:
+        return
+    for name in ("metrics", "weighted_metrics"):
+        metrics = arguments.get(name)
+        flat = isinstance(metrics, (list, tuple)) and not any(isinstance(one, (list, tuple, dict)) for one in metrics)
+        if metrics and flat and None not in metrics:
+            arguments[name] = [[_copy(one) for one in metrics] for _ in range(count)]
+    loss = arguments.get("loss")
+    if loss is not None and not isinstance(loss, (list, tuple, dict)):
+        arguments["loss"] = [loss] * count
 
 
 def _copy(metric: Any) -> Any:
@@ -144,8 +148,12 @@ def _copy(metric: Any) -> Any:
 
 
 def _metrics_names(self: Any) -> list[str]:
-    """Names of what `evaluate` returns, where Keras 3 names all compiled metrics as one."""
-    return [one.name for metric in self.metrics for one in getattr(metric, "metrics", [metric])]
+    """Names of what `evaluate` returns, in its order; Keras 3 names all compiled metrics as one."""
+    try:
+        names = self._flatten_metrics_in_order({name: name for name in self.get_metrics_result()})
+    except (AttributeError, ValueError):  # before the first batch
+        return [one.name for metric in self.metrics for one in getattr(metric, "metrics", [metric])]
+    return [names] if isinstance(names, str) else names
 
 
 def _predict_classes(self: Any, x: Any, batch_size: int | None = None, verbose: int = 0, steps: Any = None) -> Any:

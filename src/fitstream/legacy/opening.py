@@ -227,15 +227,14 @@ class Opener:
                     "a Sequence, with __len__ and __getitem__, can do without."
                 )
         if self._runs_in_one_thread(asked[0].data):
-            wish = "use_multiprocessing=True" if settings.use_multiprocessing else f"workers={settings.workers}"
             warn(
-                f"{wish}, but a generator runs once, in one thread: copies of it would give every batch several times. "
-                "Only a Sequence (__len__ and __getitem__) can be made by several workers.",
+                "use_multiprocessing=True, but a generator runs once, in one thread: copies would give each batch "
+                "several times. Only a Sequence (__len__ and __getitem__) can be made by several workers.",
             )
 
     def _runs_in_one_thread(self, data: Any) -> bool:
-        several = self._settings.workers > 1 or (self._settings.use_multiprocessing and self._settings.workers > 0)
-        return several and not isinstance(data, Loader) and not _is_dataset(data) and not is_sequence(data)
+        wants_processes = self._settings.use_multiprocessing and self._settings.workers > 0
+        return wants_processes and not isinstance(data, Loader) and not _is_dataset(data) and not is_sequence(data)
 
     def open_training(self, asked: Asked, initial_epoch: int, *, shuffle: bool) -> Feed:
         """Open what a model is trained on."""

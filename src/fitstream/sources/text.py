@@ -156,6 +156,14 @@ class TextSource(Source):
         return redacted(f"{len(self):,} lines of {where}, {format_bytes(int(self.index.ends[-1]))}")
 
 
+def _read_at(file: BinaryIO, place: int, into: memoryview) -> int:
+    """Read bytes at a place; returns how many."""
+    if hasattr(os, "preadv"):  # one call of the system instead of two
+        return os.preadv(file.fileno(), [into], place)
+    file.seek(place)
+    return file.readinto(into) or 0  # type: ignore[attr-defined]
+
+
 def _state(path: str) -> tuple[int, int]:
     state = os.stat(path)
     return state.st_size, state.st_mtime_ns
@@ -199,10 +207,9 @@ class _TextReader(Reader):
         path = self._source.shown[file]
         try:
             opened = self._files.get(file) or self._opened(file)
-            opened.seek(start)
             got = 0
             while got < len(line):
-                more = opened.readinto(line[got:])  # type: ignore[attr-defined]
+                more = _read_at(opened, start + got, line[got:])
                 if not more:
                     raise SourceError("the file was cut short while it was in use. Make the dataset anew.", file=path)
                 got += more
