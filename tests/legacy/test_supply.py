@@ -322,11 +322,11 @@ def test_batches_larger_than_the_first_get_larger_slots(mode: dict[str, Any]) ->
 def test_a_batch_beyond_the_budget_is_refused_with_the_numbers(mode: dict[str, Any]) -> None:
     class Large(Counting):
         def __getitem__(self, index: int) -> Any:
-            return np.zeros((1, 50_000_000), np.uint8)
+            return np.zeros((1, 60_000_000), np.uint8)
 
-    with Supply(Large(2), memory="90 MB", **mode) as supply:
+    with Supply(Large(2), memory="110 MB", **mode) as supply:
         supply.start(2)
-        with pytest.raises(SampleError, match=r"takes 50 MB, but memory= leaves .* max_queue_size"):
+        with pytest.raises(SampleError, match=r"takes 60 MB, but memory= leaves .* max_queue_size"):
             supply.take()
 
 
