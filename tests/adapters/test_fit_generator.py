@@ -388,6 +388,17 @@ def test_each_hook_is_called_once_a_batch_and_an_epoch() -> None:
     assert diary.lines == ["begin", "epoch 0", *steps, "epoch 1", *steps, "end"]
 
 
+def test_an_evaluation_within_a_step_leaves_the_epoch_as_it_is() -> None:
+    class Evaluating(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            fs.evaluate_generator(self.model, batches(), 1)
+
+    model = recorder()
+    history = fs.fit_generator(model, batches(), 2, 3, 0, callbacks=[Evaluating()])
+    assert model.ids == [*range(30)]
+    assert history.epoch == [0, 1, 2]
+
+
 def test_verbose_1_shows_the_steps_of_an_epoch_and_0_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     fs.fit_generator(recorder(), batches(), 2, 2, verbose=0)
     assert capsys.readouterr().out == ""

@@ -224,6 +224,50 @@ def test_a_generator_may_fill_the_same_array_again() -> None:
         assert numbers(supply) == [0, 1, 2, 3, 4]
 
 
+def test_a_generator_needs_no_iter_and_is_never_asked_for_one() -> None:
+    class Bare:
+        number = 0
+
+        def __next__(self) -> Any:
+            self.number += 1
+            return np.full((1, 1), self.number)
+
+    class Resetting(Bare):
+        def __iter__(self) -> Any:
+            self.number = 0
+            return self
+
+    for kind in (Bare, Resetting):
+        generator = kind()
+        for expected in ([1, 2], [3, 4]):
+            with Supply(generator, total=2) as supply:
+                supply.start()
+                assert numbers(supply) == expected
+
+
+def test_a_generator_may_be_given_to_two_at_once() -> None:
+    taken: list[int] = []
+
+    def other() -> None:
+        with Supply(generator, total=1) as supply:
+            supply.start()
+            taken.extend(numbers(supply))
+
+    def busy() -> Iterator[Any]:
+        meanwhile.start()
+        meanwhile.join(0.2)  # time enough to find that it runs
+        yield np.full((1, 1), 1)
+        yield np.full((1, 1), 2)
+
+    meanwhile = threading.Thread(target=other)
+    generator = busy()
+    with Supply(generator, total=1) as supply:
+        supply.start()
+        assert numbers(supply) == [1]
+    meanwhile.join()
+    assert taken == [2]
+
+
 def test_an_object_with_next_as_in_python_2_is_a_generator() -> None:
     class Old:
         number = 0
@@ -278,11 +322,11 @@ def test_batches_larger_than_the_first_get_larger_slots(mode: dict[str, Any]) ->
 def test_a_batch_beyond_the_budget_is_refused_with_the_numbers(mode: dict[str, Any]) -> None:
     class Large(Counting):
         def __getitem__(self, index: int) -> Any:
-            return np.zeros((1, 50_000_000), np.uint8)
+            return np.zeros((1, 60_000_000), np.uint8)
 
-    with Supply(Large(2), memory="90 MB", **mode) as supply:
+    with Supply(Large(2), memory="110 MB", **mode) as supply:
         supply.start(2)
-        with pytest.raises(SampleError, match=r"takes 50 MB, but memory= leaves .* max_queue_size"):
+        with pytest.raises(SampleError, match=r"takes 60 MB, but memory= leaves .* max_queue_size"):
             supply.take()
 
 

@@ -232,7 +232,8 @@ class FeedCallback(keras.callbacks.Callback):
         feed.expect(count if feed.steps is None else min(count, feed.steps - batch))
 
     def _take_flag_back(self) -> None:
-        if getattr(self.model, "stop_training", False) is _PASS_OVER:
+        # Not by an evaluation within the last step of an epoch.
+        if self._train is not None and getattr(self.model, "stop_training", False) is _PASS_OVER:
             self.model.stop_training = False
 
 

@@ -7,6 +7,8 @@ what it can do. What has both kinds of methods, such as Keras's directory iterat
 from __future__ import annotations
 
 import inspect
+import threading
+import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -66,25 +68,37 @@ def as_iterator(data: Any) -> Iterator[Any] | None:
     Args:
         data: Anything with `__next__`, or `next` as in Python 2, or a function that makes such a thing.
     """
+    if isinstance(data, _Next):
+        return data
     if hasattr(data, "__next__"):
-        found: Iterator[Any] = data
-        return found
+        return _Next(data, data.__next__)
     if callable(getattr(data, "next", None)):
-        return _Next(data.next)
+        return _Next(data, data.next)
     if inspect.isfunction(data) or inspect.ismethod(data):
         return as_iterator(data())
     if hasattr(type(data), "__iter__") and not isinstance(data, (str, bytes, tuple, list, Mapping, np.ndarray)):
-        made: Iterator[Any] = iter(data)
-        return made
+        return as_iterator(iter(data))
     return None
 
 
-class _Next(Iterator[Any]):
-    """An object with a method `next`."""
+#: A lock for each iterator, since a program may give one to several calls at once: fit, and a callback that evaluates.
+_LOCKS: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictionary()
 
-    def __init__(self, ask: Callable[[], Any]) -> None:
+
+class _Next(Iterator[Any]):
+    """What has `__next__`, or `next` as in Python 2, asked by one thread at a time and never for its `__iter__`.
+
+    Programs write classes without one, or with one that begins again.
+    """
+
+    def __init__(self, data: Any, ask: Callable[[], Any]) -> None:
         self._ask = ask
-        self.__qualname__ = type(getattr(ask, "__self__", ask)).__name__
+        self.__qualname__ = getattr(data, "__qualname__", None) or type(data).__name__
+        try:
+            self._lock = _LOCKS.setdefault(data, threading.Lock())
+        except TypeError:  # no weak references to it, or no hash
+            self._lock = threading.Lock()
 
     def __next__(self) -> Any:
-        return self._ask()
+        with self._lock:
+            return self._ask()
