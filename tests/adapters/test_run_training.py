@@ -68,3 +68,83 @@ def test_a_loss_of_tensors_is_added_to_a_functional_model(tmp_path: Path) -> Non
         """,
     )
     assert ran.code == 0, ran.error
+
+
+def test_callbacks_know_validation_data_samples_metrics_and_sizes(tmp_path: Path) -> None:
+    ran = run(
+        tmp_path,
+        """
+        import numpy as np
+        from keras.callbacks import Callback
+        from keras.layers import Dense
+        from keras.models import Sequential
+        class Asking(Callback):
+            def on_train_begin(self, logs={}):
+                self.sizes = []
+            def on_batch_begin(self, batch, logs={}):
+                assert logs['batch'] == batch
+            def on_batch_end(self, batch, logs={}):
+                self.sizes.append(logs['size'])
+            def on_epoch_end(self, epoch, logs={}):
+                assert set(self.params['metrics']) <= set(logs), (self.params, logs)
+                wanted = self.model.evaluate(self.validation_data[0], self.validation_data[1], verbose=0)
+                assert np.allclose(wanted[0], logs['val_loss'], atol=1e-4)
+        x = np.random.rand(50, 3)
+        y = (x.sum(axis=1) > 1.5).astype(int)
+        model = Sequential([Dense(1, activation='sigmoid', input_dim=3)])
+        model.compile('sgd', 'binary_crossentropy', metrics=['accuracy'])
+        assert model.metrics_names == ['loss', 'accuracy']
+        asking = Asking()
+        model.fit(x, y, epochs=1, batch_size=16, validation_split=0.2, callbacks=[asking], verbose=2)
+        assert asking.sizes == [16, 16, 8] and len(asking.validation_data[0]) == 10
+        assert asking.params['samples'] == 40
+        assert asking.params['metrics'] == ['loss', 'accuracy', 'val_loss', 'val_accuracy']
+        model.fit(x, y, epochs=1, validation_data=(x, y), callbacks=[asking], verbose=0)
+        assert len(asking.validation_data) == 3 and asking.validation_data[0] is x
+        class Later(Asking):
+            def on_batch_begin(self, batch, logs={}): pass
+            def on_batch_end(self, batch, logs={}): pass
+        later = Later()
+        model.fit_generator(((x, y) for _ in range(2)), 2, 1, callbacks=[later], validation_data=(x, y), verbose=0)
+        assert later.validation_data[1] is y
+        """,
+    )
+    assert ran.code == 0, ran.error
+    assert "size:" not in ran.out
+
+
+def test_layers_take_what_they_took(tmp_path: Path) -> None:
+    ran = run(
+        tmp_path,
+        """
+        import numpy as np
+        from keras import backend as K
+        from keras.engine.topology import Layer
+        from keras.layers import LSTM, Dense, Reshape
+        from keras.models import Sequential
+        class Scale(Layer):
+            def build(self, input_shape):
+                self.scale = K.variable(np.ones(input_shape[-1]))
+                self.trainable_weights = [self.scale]
+                super(Scale, self).build(input_shape)
+            def call(self, x, mask=None):
+                return x * self.scale
+        shape = (2, 3)
+        model = Sequential([Dense(np.prod(shape), input_dim=4), Scale(), Reshape(shape)])
+        assert len(model.trainable_weights) == 3, model.trainable_weights
+        model.compile('sgd', 'mse')
+        model.fit(np.ones((4, 4)), np.zeros((4, 2, 3)), verbose=0)
+        assert (model.layers[1].get_weights()[0] != 1).any()
+        states = Sequential([LSTM(3, input_shape=(2, 1), batch_size=5, stateful=True)])
+        x = np.random.rand(5, 2, 1)
+        first = states.predict(x)
+        assert not np.allclose(states.predict(x), first)
+        states.reset_states()
+        assert np.allclose(states.predict(x), first)
+        class Tensors(Scale):
+            def build(self, input_shape):
+                self.trainable_weights = [K.ones(input_shape[-1:])]
+        Tensors()(K.ones((2, 2)))
+        """,
+    )
+    assert "train.py:28: Tensors.trainable_weights = [...] holds tensors" in ran.error, ran.error

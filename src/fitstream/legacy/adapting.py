@@ -6,7 +6,7 @@ import logging
 import warnings
 
 from fitstream.adapters.keras import keras
-from fitstream.legacy import old_callbacks, old_files, old_layers, old_models, old_optimizers, old_training
+from fitstream.legacy import old_callbacks, old_files, old_layers, old_models, old_optimizers, old_params, old_training
 from fitstream.legacy.installing import install
 from fitstream.legacy.old_names import install_names
 from fitstream.legacy.program import program
@@ -19,7 +19,7 @@ __all__ = ["adapt"]
 def adapt() -> None:
     """Add the old methods and names to Keras, and translate old arguments. For the whole process, and once."""
     install(program.keras)
-    for part in (old_layers, old_models, old_training, old_optimizers, old_callbacks, old_files):
+    for part in (old_layers, old_models, old_training, old_optimizers, old_callbacks, old_params, old_files):
         part.install()
     # Around what the parts put in: they meet new names alone.
     install_calls(keras, read_renames())

@@ -15,7 +15,7 @@ _MERGES = {"sum": "add", "mul": "multiply", "ave": "average", "max": "maximum", 
 
 
 def install() -> None:
-    """Let layers take `weights=` and `batch_input_shape=`, and tell `input_shape` and `output_shape`."""
+    """Let layers take `weights=`, `batch_input_shape=` and `batch_size=`, and tell `input_shape` and `output_shape`."""
     layer = keras.layers.Layer
     make, add_weight = layer.__init__, layer.add_weight
 
@@ -23,6 +23,9 @@ def install() -> None:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         weights = kwargs.pop("weights", None)
         batch_shape = kwargs.pop("batch_input_shape", None)
+        size = kwargs.pop("batch_size", None)
+        if size is not None and "input_shape" in kwargs:
+            batch_shape = (size, *kwargs.pop("input_shape"))
         make(self, *args, **kwargs)
         if batch_shape is not None:
             self._old_batch_shape = tuple(batch_shape)
@@ -42,6 +45,7 @@ def install() -> None:
     for name in ("input_shape", "output_shape"):
         if not hasattr(layer, name):
             setattr(layer, name, property(functools.partial(_shape, tensor=name.partition("_")[0])))
+    layer.trainable_weights = property(layer.trainable_weights.fget, _set_weights)
     # In Keras 3 the input of an input layer is an empty list.
     keras.layers.InputLayer.input = property(lambda self: self.output)
     _add_batch_shapes()
@@ -59,6 +63,18 @@ def _add_batch_shapes() -> None:
         add(self, layer, *args, **kwargs)
 
     keras.Sequential.add = adding
+
+
+def _set_weights(layer: Any, weights: Any) -> None:
+    """Keras 1's way to name a layer's weights: variables, where Keras 3 can train them."""
+    if not all(isinstance(weight, keras.Variable) for weight in weights):
+        raise OldName(
+            f"{type(layer).__name__}.trainable_weights = [...]",
+            "In build, make each weight by self.add_weight(name=, shape=, initializer=), and delete this line.",
+            "holds tensors, which can't be trained",
+        )
+    for weight in weights:
+        layer._track_variable(weight)
 
 
 def _set_once_built(layer: Any, weights: Any) -> None:

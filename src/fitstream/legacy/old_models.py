@@ -27,6 +27,8 @@ def install() -> None:
     definer(model, "compile").compile = _compiling(model.compile)
     keras.Sequential.predict_classes = _predict_classes
     keras.Sequential.predict_proba = _predict_proba
+    model.reset_states = _reset_states
+    keras.layers.RNN.reset_states = keras.layers.RNN.reset_state
     model.metrics_names = property(_metrics_names)
     # `Model(...)` with an input and an output becomes one of these, whose arguments are to be translated as well.
     for cls in model.__subclasses__():
@@ -149,11 +151,21 @@ def _copy(metric: Any) -> Any:
 
 def _metrics_names(self: Any) -> list[str]:
     """Names of what `evaluate` returns, in its order; Keras 3 names all compiled metrics as one."""
-    try:
-        names = self._flatten_metrics_in_order({name: name for name in self.get_metrics_result()})
-    except (AttributeError, ValueError):  # before the first batch
-        return [one.name for metric in self.metrics for one in getattr(metric, "metrics", [metric])]
-    return [names] if isinstance(names, str) else names
+    asked = getattr(self._compile_metrics, "_user_metrics", None)
+    if asked and not self._compile_metrics.built and isinstance(asked, (list, tuple)):
+        # Keras 3 makes metrics when it sees the first batch.
+        names = [one.name for metric in self.metrics for one in getattr(metric, "metrics", [metric])]
+        return names + [
+            getattr(one, "name", None) or getattr(one, "__name__", one) for one in keras.tree.flatten(asked)
+        ]
+    found = self._flatten_metrics_in_order({name: name for name in self.get_metrics_result()})
+    return [found] if isinstance(found, str) else found
+
+
+def _reset_states(self: Any) -> None:
+    for layer in self._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.RNN) and layer.stateful:
+            layer.reset_state()
 
 
 def _predict_classes(self: Any, x: Any, batch_size: int | None = None, verbose: int = 0, steps: Any = None) -> Any:

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from fitstream.legacy.program import OldName, calls_itself, program
 from fitstream.legacy.renames import Call, Renames
 
@@ -115,6 +117,8 @@ def arguments(
         for argument in placed.keys() & kwargs.keys():
             raise TypeError(f"{name}() got multiple values for argument {argument!r}")
         given = {**placed, **kwargs}
+        args = tuple(map(_plain, args))
+        given = {argument: _plain(value) for argument, value in given.items()}
     else:
         placed, given = {}, kwargs
     _drop(name, rules, given)
@@ -140,6 +144,11 @@ def arguments(
         defaults |= {**rules.default, **(rules.default1 if program.keras == 1 and itself else {})}
     taken = positions[: len(args)]
     return args, {**{argument: value for argument, value in defaults.items() if argument not in taken}, **new}
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's integers, as `np.prod(shape)` gives them, are refused by layers of Keras 3."""
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def _by_position(name: str, rules: Call, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
