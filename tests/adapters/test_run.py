@@ -387,3 +387,21 @@ def test_tf_keras_is_keras_with_the_old_names(tmp_path: Path) -> None:
     )
     assert done.code == 0, done.error
     assert done.out.splitlines()[-2:] == ["(2, 2)", "['learning_rate', 'loss', 'lr', 'mae'] [0.25, 0.125]"]
+
+
+def test_one_loss_and_a_list_of_metrics_count_for_each_output(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+        import numpy as np
+        from keras.models import Model
+        from keras.layers import Input, Dense
+        a = Input((3,))
+        model = Model(inputs=a, outputs=[Dense(1, name='p')(a), Dense(2, name='q')(a)])
+        model.compile('sgd', loss='mse', loss_weights=[1., .5], metrics=['mae'])
+        before = model.metrics_names
+        values = model.evaluate(np.zeros((4, 3)), [np.zeros((4, 1)), np.ones((4, 2))], verbose=0)
+        print(before, before == model.metrics_names, len(values), values[0] == .5, values[2:5:2])
+        """,
+    )
+    assert done.out.splitlines()[-1] == "['loss', 'p_loss', 'q_loss', 'p_mae', 'q_mae'] True 5 True [1.0, 1.0]", done.error

@@ -153,13 +153,22 @@ def _metrics_names(self: Any) -> list[str]:
     """Names of what `evaluate` returns, in its order; Keras 3 names all compiled metrics as one."""
     asked = getattr(self._compile_metrics, "_user_metrics", None)
     if asked and not self._compile_metrics.built and isinstance(asked, (list, tuple)):
-        # Keras 3 makes metrics when it sees the first batch.
-        names = [one.name for metric in self.metrics for one in getattr(metric, "metrics", [metric])]
-        return names + [
-            getattr(one, "name", None) or getattr(one, "__name__", one) for one in keras.tree.flatten(asked)
-        ]
+        return ["loss", *_names_before(self, asked)]
     found = self._flatten_metrics_in_order({name: name for name in self.get_metrics_result()})
     return [found] if isinstance(found, str) else found
+
+
+def _names_before(model: Any, asked: Any) -> list[str]:
+    """Names of losses and metrics before the first batch, when Keras 3 makes them."""
+    outputs = list(getattr(model, "output_names", None) or [])
+    each = [
+        [getattr(one, "name", None) or getattr(one, "__name__", one) for one in keras.tree.flatten(part)]
+        for part in asked
+    ]
+    if len(outputs) < 2 or len(each) != len(outputs):
+        return [name for names in each for name in names]
+    losses = [f"{output}_loss" for output in outputs]
+    return losses + sorted(f"{output}_{name}" for output, names in zip(outputs, each, strict=True) for name in names)
 
 
 def _reset_states(self: Any) -> None:
