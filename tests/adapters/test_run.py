@@ -404,4 +404,5 @@ def test_one_loss_and_a_list_of_metrics_count_for_each_output(tmp_path: Path) ->
         print(before, before == model.metrics_names, len(values), values[0] == .5, values[2:5:2])
         """,
     )
-    assert done.out.splitlines()[-1] == "['loss', 'p_loss', 'q_loss', 'p_mae', 'q_mae'] True 5 True [1.0, 1.0]", done.error
+    told = done.out.splitlines()[-1]
+    assert told == "['loss', 'p_loss', 'q_loss', 'p_mae', 'q_mae'] True 5 True [1.0, 1.0]", done.error
