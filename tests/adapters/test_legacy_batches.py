@@ -227,6 +227,26 @@ def test_axes_that_the_model_leaves_open_may_vary() -> None:
     fs.fit_generator(model, iter([(x, y, np.ones(y.shape)) for x, y in made]), 4, verbose=0)
 
 
+def texts(*lengths: int) -> Iterator[Any]:
+    for length in lengths:
+        yield np.ones((2, length), np.int64), np.ones((2, 1))
+
+
+def test_a_sequential_that_begins_with_an_embedding_takes_texts_of_any_length() -> None:
+    layers = keras.layers
+    model = keras.Sequential([layers.Embedding(9, 3), layers.GlobalMaxPooling1D(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    assert fs.fit_generator(model, texts(4, 7, 2, 4), 2, 2, verbose=0).epoch == [0, 1]
+    assert fs.predict_generator(model, texts(3, 5), 2).shape == (4, 1)
+
+
+def test_one_that_needs_texts_of_one_length_is_built_by_the_first_batch() -> None:
+    layers = keras.layers
+    model = keras.Sequential([layers.Embedding(9, 3), layers.Flatten(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    assert fs.fit_generator(model, texts(4, 4), 1, 2, verbose=0).epoch == [0, 1]
+
+
 def test_numbers_are_cast_to_the_first_batchs_type_if_none_is_lost() -> None:
     x, y = samples(5)
     model = one_sided()

@@ -30,7 +30,7 @@ from fitstream.adapters.class_weights import ClassWeights, Weights, map_tree
 from fitstream.adapters.keras import keras
 from fitstream.errors import LoaderClosed
 
-__all__ = ["Feed", "FeedCallback", "build_ahead"]
+__all__ = ["Feed", "FeedCallback", "build_ahead", "build_for"]
 
 
 class Feed(ABC):
@@ -255,17 +255,22 @@ def build_ahead(model: Any, spec: Any) -> None:
     if keras.backend.backend() != "tensorflow":
         lengths = [None in leaf.shape[1:] for leaf in keras.tree.flatten(x)]
         if any(lengths) and not model.built:
-            _build(model, x)
+            build_for(model, x)
         return
     with model.distribute_strategy.scope():
-        if not model.built and not _build(model, x):
+        if not model.built and not build_for(model, x):
             return
         if isinstance(model.optimizer, keras.optimizers.Optimizer) and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
 
 
-def _build(model: Any, x: Any) -> bool:
-    """Whether a model could be called without data; Keras builds others in the first step."""
+def build_for(model: Any, x: Any) -> bool:
+    """Build a model for inputs of a spec. False if it can't be called without data; Keras builds it in the first step.
+
+    Args:
+        model: A model.
+        x: Tree of `ArraySpec`, None in the shapes for axes that may vary.
+    """
     try:
         model(map_tree(lambda leaf: keras.KerasTensor((None, *leaf.shape[1:]), leaf.dtype.name), x))
     except Exception:  # noqa: BLE001  a program's own model may raise anything

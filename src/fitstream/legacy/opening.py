@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
 import numpy as np
 
-from fitstream.adapters.keras import check_batch
+from fitstream.adapters.keras import check_batch, keras
 from fitstream.adapters.keras_arguments import count_validations, whole_number
-from fitstream.adapters.keras_feed import Feed
+from fitstream.adapters.keras_feed import Feed, build_for
 from fitstream.adapters.keras_inputs import Running, open_one, to_batches
 from fitstream.adapters.loader_feed import LoaderFeed
 from fitstream.dataset import Dataset
@@ -27,7 +28,7 @@ from fitstream.legacy.sequence import is_sequence
 from fitstream.legacy.supply import Supply
 from fitstream.loader import Loader
 from fitstream.policy import Policy
-from fitstream.spec import parse_bytes
+from fitstream.spec import ArraySpec, parse_bytes
 
 __all__ = [
     "Asked",
@@ -213,6 +214,7 @@ class Opener:
 
     def __init__(self, opened: contextlib.ExitStack, model: Any, settings: Settings, asked: Sequence[Asked]) -> None:
         self._opened, self._model = opened, model
+        _build_for_texts(model)
         self._asked = asked
         self._settings = settings
         self._lines: dict[int, Line] = {}
@@ -308,6 +310,23 @@ class Opener:
         feed = LoaderFeed(loader, steps, own=own, trims=trims)
         self._opened.callback(feed.close)
         return feed
+
+
+def _build_for_texts(model: Any) -> None:
+    """Build a Sequential that begins with an Embedding for texts of any length, as Keras 2 did when it was made."""
+    if not isinstance(model, keras.Sequential) or model.built or not model.layers:
+        return
+    first = model.layers[0]
+    if not isinstance(first, keras.layers.Embedding) or getattr(first, "input_length", None) is not None:
+        return
+    spec = ArraySpec((None, None), np.dtype(np.int64))
+    drawn = random.getstate()
+    # On trial: a Sequential that could not be built for one shape refuses every other.
+    with contextlib.suppress(Exception):
+        if build_for(keras.models.clone_model(model), spec):
+            random.setstate(drawn)
+            build_for(model, spec)
+    random.setstate(drawn)
 
 
 def _is_dataset(data: Any) -> bool:
