@@ -311,9 +311,16 @@ def test_what_has_no_equal_can_be_imported_and_is_an_error_when_used(tmp_path: P
         tried(lambda: K.gradients(1, 2))
         tried(lambda: keras.models.Sequential([Dense(1)]).compile('sgd', 'mse', sample_weight_mode='temporal'))
         print(isinstance(Dense(1), Highway), hasattr(keras.layers, 'NoSuchLayer'))
+        def absent():
+            from keras.engine.topology import preprocess_weights_for_loading
+        tried(absent)
+        def module():
+            import keras.utils.conv_utils
+        tried(module)
+        K.local_conv1d
         """,
     )
-    assert done.code == 0, done.error
+    assert done.code == 1
     lines = done.out.splitlines()
     assert lines[0].startswith("OldName True train.py:11: keras.layers.Highway is not in Keras 3. Write it as")
     assert lines[1].startswith("OldName True train.py:12: keras.layers.Merge(mode='concat') is not in Keras 3. Use the")
@@ -323,6 +330,11 @@ def test_what_has_no_equal_can_be_imported_and_is_an_error_when_used(tmp_path: P
     )
     assert lines[3].startswith("OldName True train.py:14: compile(sample_weight_mode='temporal') can't be translated.")
     assert lines[4] == "False False"
+    assert lines[5].startswith(
+        "OldName True train.py:17: keras.engine.topology.preprocess_weights_for_loading is not in Keras 3. Write it"
+    )
+    assert lines[6].startswith("OldName True train.py:20: module keras.utils.conv_utils is not in Keras 3. Write it")
+    assert "OldAttribute: train.py:22: keras.backend.local_conv1d is not in Keras 3. keras.ops has" in done.error
 
 
 def test_an_error_of_ours_ends_at_the_program_s_line(tmp_path: Path) -> None:

@@ -141,10 +141,16 @@ def test_layers_take_what_they_took(tmp_path: Path) -> None:
         assert not np.allclose(states.predict(x), first)
         states.reset_states()
         assert np.allclose(states.predict(x), first)
+        try:
+            Dense(2, kernel_initializer=lambda shape, name: 1)(K.ones((2, 2)))
+        except ImportError as error:
+            assert "Write it as a function (shape, dtype=None)" in str(error), error
+        else:
+            raise AssertionError
         class Tensors(Scale):
             def build(self, input_shape):
                 self.trainable_weights = [K.ones(input_shape[-1:])]
         Tensors()(K.ones((2, 2)))
         """,
     )
-    assert "train.py:28: Tensors.trainable_weights = [...] holds tensors" in ran.error, ran.error
+    assert "train.py:34: Tensors.trainable_weights = [...] holds tensors" in ran.error, ran.error

@@ -37,6 +37,7 @@ def install() -> None:
         if args and isinstance(args[0], str):  # Keras 2: add_weight(name, shape, ...)
             name, *args = args  # type: ignore[assignment]
             kwargs["name"] = name
+        _check_initializer(kwargs.get("initializer"))
         return add_weight(self, *args, **kwargs)
 
     __init__.__signature__ = inspect.signature(make)  # type: ignore[attr-defined]
@@ -63,6 +64,18 @@ def _add_batch_shapes() -> None:
         add(self, layer, *args, **kwargs)
 
     keras.Sequential.add = adding
+
+
+def _check_initializer(initializer: Any) -> None:
+    """Keras 1 called functions with a name, and they made the variable."""
+    if inspect.isfunction(initializer):
+        takes = inspect.signature(initializer).parameters
+        if "name" in takes and "dtype" not in takes:
+            raise OldName(
+                f"initializer {initializer.__name__}(shape, name)",
+                "Write it as a function (shape, dtype=None) that returns the values, or use one of keras.initializers.",
+                "can't be translated",
+            )
 
 
 def _set_weights(layer: Any, weights: Any) -> None:

@@ -18,8 +18,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any, final
 
-from fitstream.legacy.old_names import find, install_names, names_of
-from fitstream.legacy.program import OldName, calls_itself, program
+from fitstream.legacy.old_names import WAY, find, install_names, names_of, way_of
+from fitstream.legacy.program import OldAttribute, OldName, calls_itself, program
 from fitstream.legacy.renames import read_renames
 
 __all__ = ["OldImports", "OldModule", "canonical", "install_modules", "old_imports"]
@@ -98,7 +98,7 @@ class OldModule(ModuleType):
                 continue
             setattr(self, name, value)
             return value
-        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}, and {' and '.join(sources)} neither")
+        raise OldAttribute(f"{self.__name__}.{name}", way_of(self.__name__, name))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         parent, _, name = self.__name__.rpartition(".")
@@ -167,17 +167,31 @@ class _Importing:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> Any:
-        if level or not name.startswith("tensorflow") or not calls_itself():
+        if level or name.partition(".")[0] not in ("keras", "tensorflow") or not calls_itself():
             return self._original(name, globals, locals, fromlist, level)
+        if not name.startswith("tensorflow"):
+            return self._keras(name, globals, locals, fromlist)
         path = canonical(name)
         if path is None:
             return self._tensorflow(name, globals, locals, fromlist)
         if fromlist:
-            return self._original(path, globals, locals, fromlist, 0)
-        self._original(path)
+            return self._keras(path, globals, locals, fromlist)
+        self._keras(path, globals, locals, ())
         # `import tensorflow.keras.layers` binds `tensorflow`; so does `... as layers`, which then asks for attributes.
         whole = self._tensorflow("tensorflow", globals, locals, ("keras",))
         return whole if name.startswith("tensorflow.keras") else _Beside(whole)
+
+    def _keras(self, name: str, globals: Any, locals: Any, fromlist: Sequence[str] | None) -> Any:  # noqa: A002
+        try:
+            module = self._original(name, globals, locals, fromlist, 0)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("keras."):
+                raise OldName(f"module {error.name}", WAY) from None
+            raise  # another package, or Keras itself
+        for each in fromlist or ():
+            if each != "*" and not hasattr(module, each):
+                raise OldName(f"{name}.{each}", way_of(name, each))
+        return module
 
     def _tensorflow(self, name: str, globals: Any, locals: Any, fromlist: Sequence[str] | None) -> Any:  # noqa: A002
         try:

@@ -7,6 +7,7 @@ error.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import sys
 from collections.abc import Callable
@@ -15,10 +16,11 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.legacy.program import OldName, program
+from fitstream.legacy.program import OldAttribute, OldName, calls_itself, program
 from fitstream.legacy.renames import read_renames
 
 __all__ = [
+    "WAY",
     "Gone",
     "HDF5Matrix",
     "find",
@@ -27,7 +29,11 @@ __all__ = [
     "names_of",
     "print_summary",
     "to_categorical",
+    "way_of",
 ]
+
+#: What can be said of any old name.
+WAY = "Write it with what keras.io/api lists."
 
 
 @final
@@ -102,9 +108,21 @@ def _finder(module_name: str) -> Callable[[str], Any]:
     def __getattr__(name: str) -> Any:  # noqa: N807
         if name.startswith("__"):
             raise AttributeError(name)
-        return find(module_name, name)
+        try:
+            return find(module_name, name)
+        except AttributeError:
+            if not calls_itself():
+                raise
+            raise OldAttribute(f"{module_name}.{name}", way_of(module_name, name)) from None
 
     return __getattr__
+
+
+def way_of(module_name: str, name: str) -> str:
+    """What to do about an old name that the table doesn't know either: names that look like it."""
+    near = difflib.get_close_matches(name, [each for each in names_of(module_name) if not each.startswith("_")], 2)
+    way = "keras.ops has what the old backend had." if module_name.startswith("keras.backend") else WAY
+    return f"There is {' and '.join(near)}. {way}" if near else way
 
 
 def to_categorical(

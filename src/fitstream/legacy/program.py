@@ -16,11 +16,11 @@ from typing import Any, Literal, final
 
 from fitstream.errors import PlanError
 
-__all__ = ["OldName", "Program", "calls_itself", "is_ours", "place", "program", "warn"]
+__all__ = ["OldAttribute", "OldName", "Program", "calls_itself", "is_ours", "place", "program", "warn"]
 
 
-class OldName(PlanError, ImportError):
-    """A name of Keras 1 or 2 that Keras 3 has no equal for. An ImportError too, for programs that try several names.
+class _Old(PlanError):
+    """A name of Keras 1 or 2 that Keras 3 has no equal for.
 
     Attributes:
         file: The program's file, or None where no line of it is known.
@@ -36,6 +36,14 @@ class OldName(PlanError, ImportError):
         self.line = where[1] if where else None
         self.old = old
         self.way = way
+
+
+class OldName(_Old, ImportError):
+    """A name of Keras 1 or 2 that Keras 3 has no equal for. An ImportError too, for programs that try several names."""
+
+
+class OldAttribute(_Old, AttributeError):
+    """The same of a module's attribute. An AttributeError, so that `hasattr` answers."""
 
 
 @final
