@@ -60,6 +60,9 @@ soak: $(VENV)/test.stamp $(VENV)/backends.stamp ## What takes minutes: every spl
 	SOAK_REPORT=.soak/report.txt $(PY) tests/soak/worker_kills.py 1000
 	SOAK_REPORT=.soak/report.txt $(PY) tests/soak/main_kills.py 100
 	$(PYTEST) tests/test_resuming_machine.py --hypothesis-profile=soak
+	for backend in $(BACKENDS); do \
+	  KERAS_BACKEND=$$backend $(PYTEST) --hypothesis-profile=soak --timeout=3600 tests/adapters/test_exactly_once.py || exit 1; \
+	done
 	BACKENDS='$(BACKENDS)' $(PY) tests/soak/checkpoint_kills.py 20
 	$(PYTEST) --hypothesis-profile=soak --timeout=3600 tests/test_fuzz.py
 	$(PY) tests/soak/get_images.py .soak/images
