@@ -169,10 +169,13 @@ class Plan:
         """
         if self.ring_bytes < 2 * self.layout.slot_bytes:
             needed = self.projected_bytes + self.layout.slot_bytes
+            why, instead = "there is", ""
+            if self.process_count:
+                why = f"{self.process_count} worker processes take {format_bytes(self.process_bytes)}, which leaves"
+                instead = "fewer workers, threads, or "
             raise PlanError(
-                f"{self.process_count} worker processes take {format_bytes(self.process_bytes)}, which leaves no room "
-                f"for batches in memory={format_bytes(self.budget_bytes)}. Use fewer workers, threads, or "
-                f'memory >= "{round_up(needed)}".',
+                f"{why} no room for batches in memory={format_bytes(self.budget_bytes)}. "
+                f'Use {instead}memory >= "{round_up(needed)}".',
                 needed_bytes=needed,
             )
 

@@ -33,7 +33,14 @@ class Picky(Exception):
 
 @pytest.mark.parametrize(
     "cause",
-    [RuntimeError("a"), KeyError("a"), OSError(2, "a"), UnicodeDecodeError("utf-8", b"a", 0, 1, "bad"), ValueError()],
+    [
+        RuntimeError("a"),
+        KeyError("a"),
+        OSError(2, "a"),
+        UnicodeDecodeError("utf-8", b"a", 0, 1, "bad"),
+        ValueError(),
+        MemoryError(),
+    ],
     ids=lambda cause: type(cause).__name__,
 )
 def test_an_error_is_caught_by_both_types_and_keeps_what_it_tells(cause: Exception) -> None:

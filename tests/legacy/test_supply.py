@@ -330,6 +330,11 @@ def test_a_batch_beyond_the_budget_is_refused_with_the_numbers(mode: dict[str, A
             supply.take()
 
 
+def test_a_budget_without_room_for_batches_is_refused_with_one_that_suffices() -> None:
+    with pytest.raises(PlanError, match=r'there is no room for batches in memory=1 kB\. Use memory >= "132 kB"'):
+        Supply(Counting(2), memory=1000)
+
+
 def test_the_budget_bounds_the_batches_in_flight() -> None:
     class Megabytes(Counting):
         def __getitem__(self, index: int) -> Any:
