@@ -293,6 +293,23 @@ def test_files_are_written_under_exactly_the_names_that_were_asked_for(tmp_path:
     ]
 
 
+def test_processes_that_the_program_spawns_itself_know_old_imports(tmp_path: Path) -> None:
+    ran = run(
+        tmp_path,
+        """
+        import multiprocessing
+        from keras.utils.np_utils import to_categorical
+        def work(n):
+            return to_categorical([n], 5).argmax()
+        if __name__ == '__main__':
+            with multiprocessing.get_context('spawn').Pool(1) as pool:
+                print(pool.map_async(work, [1, 2]).get(60))
+        """,
+    )
+    assert ran.code == 0, ran.error
+    assert ran.out.replace("np.int64(1), np.int64(2)", "1, 2") == "[1, 2]\n"
+
+
 def test_what_has_no_equal_can_be_imported_and_is_an_error_when_used(tmp_path: Path) -> None:
     done = run(
         tmp_path,

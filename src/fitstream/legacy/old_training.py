@@ -70,7 +70,10 @@ def _array(y: Any) -> Any:
 def _remembering(original: Any) -> Any:
     @functools.wraps(original)
     def compiling(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
+        given = inspect.signature(original).bind(self, *args, **kwargs)
+        if inspect.isfunction(given.arguments.get("loss")) and _reads_tensors(given.arguments["loss"]):
+            _add_loss_of_targets(self, given.arguments.pop("loss"))
+        original(*given.args, **given.kwargs)
         _compiled[self] = {id(part): flag for part, flag in _flags(self)}
 
     return compiling
@@ -122,6 +125,25 @@ def _add_loss(self: Any, loss: Any, inputs: Any = None) -> None:
     _losses.setdefault(self, []).append(keras.Model(self.inputs, loss))
 
 
+def _reads_tensors(loss: Any) -> bool:
+    """Whether a loss reads tensors of a model by their names, as those for variational autoencoders did."""
+    read = inspect.getclosurevars(loss)
+    return any(isinstance(value, keras.KerasTensor) for value in [*read.globals.values(), *read.nonlocals.values()])
+
+
+def _add_loss_of_targets(model: Any, loss: Any) -> None:
+    """Such a loss, computed from the model's inputs and the targets."""
+    if len(getattr(model, "outputs", ())) != 1:
+        raise OldName(
+            f"{loss.__name__}(y_true, y_pred), which reads other tensors of the model,",
+            "Use a keras.Layer that calls self.add_loss, or model.add_loss(tensor).",
+            "can be translated for functional models with one output alone",
+        )
+    program.tell(f"loss={loss.__name__}, which reads tensors of the model, is computed from its inputs in each step")
+    targets = keras.Input(batch_shape=model.outputs[0].shape)
+    _losses[model] = [keras.Model([*model.inputs, targets], loss(targets, model.outputs[0]))]
+
+
 def _with_added_losses(original: Any) -> Any:
     @functools.wraps(original)
     def compute_loss(
@@ -130,7 +152,11 @@ def _with_added_losses(original: Any) -> Any:
         added = _losses.get(self)
         if not added:
             return original(self, x, y, y_pred, sample_weight, training)
-        total = sum(keras.ops.mean(model(keras.tree.flatten(x), training=training)) for model in added)
+        given = keras.tree.flatten(x)
+        total = sum(
+            keras.ops.mean(one(given if len(one.inputs) == len(given) else [*given, y], training=training))
+            for one in added
+        )
         if self._compile_loss is None and not self.losses:
             return total
         return total + original(self, x, y, y_pred, sample_weight, training)

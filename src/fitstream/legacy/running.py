@@ -24,8 +24,9 @@ from fitstream.errors import FitstreamError
 from fitstream.legacy import old_modules
 from fitstream.legacy.detecting import parse, python2
 from fitstream.legacy.program import is_ours, program
+from fitstream.legacy.spawned import follow
 
-__all__ = ["Script"]
+__all__ = ["Script", "adapt_late"]
 
 _PYTHON_2_NAMES = {
     "xrange",
@@ -64,7 +65,8 @@ class Script:
         """Run it. What it raises comes out."""
         program.keras, program.tensorflow = self.keras, self.tensorflow
         program.backend = os.environ.get("KERAS_BACKEND", program.backend)
-        old_modules.install_modules(_adapt)
+        old_modules.install_modules(adapt_late)
+        follow(str(self.path))
         try:
             exec(self._begin(), vars(sys.modules["__main__"]))  # noqa: S102  it is the user's own program
         except SystemExit:
@@ -95,7 +97,8 @@ class Script:
         return compile(parse(self.path), file, "exec", dont_inherit=True)
 
 
-def _adapt() -> None:
+def adapt_late() -> None:
+    """Adapt Keras, once it is there."""
     # It needs Keras.
     from fitstream.legacy.adapting import adapt
 
