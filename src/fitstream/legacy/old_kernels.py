@@ -111,7 +111,7 @@ def temporal_padding(x: Any, padding: Any = (1, 1)) -> Any:  # noqa: D103
 def resize_images(  # noqa: D103
     x: Any, height_factor: int, width_factor: int, data_format: str, interpolation: str = "nearest"
 ) -> Any:
-    data_format = _FORMATS.get(data_format, data_format)
+    data_format = _FORMATS.get(data_format) or data_format
     return keras.layers.UpSampling2D((height_factor, width_factor), data_format, interpolation)(x)
 
 
