@@ -72,6 +72,7 @@ from keras.applications.vgg16 import VGG16, preprocess_input, decode_predictions
 from keras.applications.resnet50 import ResNet50
 from keras.applications.resnet_v1 import ResNet50
 from keras.applications.mobilenetv2 import MobileNetV2
+from keras.optimizers import rmsprop, adam, sgd
 from keras_applications import vgg16
 from keras.applications import InceptionV3
 from keras.datasets import mnist, cifar10

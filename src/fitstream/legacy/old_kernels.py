@@ -111,9 +111,8 @@ def temporal_padding(x: Any, padding: Any = (1, 1)) -> Any:  # noqa: D103
 def resize_images(  # noqa: D103
     x: Any, height_factor: int, width_factor: int, data_format: str, interpolation: str = "nearest"
 ) -> Any:
-    return keras.layers.UpSampling2D(
-        (height_factor, width_factor), _FORMATS.get(data_format, data_format), interpolation
-    )(x)
+    data_format = _FORMATS.get(data_format) or data_format
+    return keras.layers.UpSampling2D((height_factor, width_factor), data_format, interpolation)(x)
 
 
 def batch_normalization(  # noqa: D103
