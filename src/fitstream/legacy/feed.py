@@ -157,6 +157,10 @@ class SupplyFeed(Feed):
             if self._count == Count():
                 self._steps_now = self._line.supply.length()
 
+    def leave_pass(self) -> None:
+        """Training has stopped early: the pass of a Sequence is over, wherever it is."""
+        self._line.supply.finish_pass(left=True)
+
     def start_pass(self, epoch: int) -> None:
         if self._of_sequence:
             if self._count == Count():
@@ -176,7 +180,6 @@ class SupplyFeed(Feed):
         with self._arrived:
             super().end_run()
             self._arrived.notify_all()
-        # A pass that is left in the middle isn't over, and this tells.
         self._line.supply.finish_pass()
 
     def close(self) -> None:

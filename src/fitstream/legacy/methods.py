@@ -294,6 +294,11 @@ class _Told(keras.callbacks.CallbackList):
         if not self._feed.has_more() or (other is not None and not other.has_more()):
             self.model.stop_training = True
 
+    def on_train_end(self, logs: Any = None) -> None:
+        if self.model.stop_training and isinstance(self._feed, SupplyFeed):
+            self._feed.leave_pass()
+        super().on_train_end(logs)
+
 
 def _warn_of_missing(asked: Asked | None, feed: Feed | None, what_then: str) -> None:
     """Say what a generator that ended early left out."""

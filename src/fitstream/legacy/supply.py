@@ -197,10 +197,14 @@ class Supply:
             self._left -= 1
         return batch
 
-    def finish_pass(self) -> None:
-        """Call the Sequence's `on_epoch_end`, if all batches of its pass were taken and it wasn't called for it."""
+    def finish_pass(self, *, left: bool = False) -> None:
+        """Call the Sequence's `on_epoch_end`, if all batches of its pass were taken and it wasn't called for it.
+
+        Args:
+            left: The pass is over though batches are left, if any was taken.
+        """
         with self._lock:
-            over = self.is_sequence and self._length > 0 and self._given == self._length
+            over = self.is_sequence and self._length > 0 and (self._given == self._length or (left and self._given > 0))
             if over:
                 self._length = self._given = 0
         if over and callable(told := getattr(self._data, "on_epoch_end", None)):
