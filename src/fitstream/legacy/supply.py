@@ -20,7 +20,7 @@ from fitstream.legacy.program import warn
 from fitstream.legacy.sequence import as_iterator, is_sequence
 from fitstream.legacy.sources import BatchSequence
 from fitstream.loader import Loader, Stream
-from fitstream.machine import why_no_processes
+from fitstream.machine import available_cores, why_no_processes
 from fitstream.planning import make_free_plan
 from fitstream.policy import Policy
 from fitstream.sampling import Order, Shuffle
@@ -45,8 +45,8 @@ class Supply:
         data: A generator or a Sequence.
         name: What it is called in errors, such as "generator" or "validation_data".
         workers: Lanes; 0 makes batches in the thread that takes them. A generator runs in one.
-        use_multiprocessing: Whether a Sequence's batches are made in worker processes, one for each lane. Where that
-            can't be, a warning says why, and threads make them.
+        use_multiprocessing: Whether a Sequence's batches are made in worker processes, as many as `workers` but no more
+            than cores (or two). Where that can't be, a warning says why, and threads make them.
         max_queue_size: Batches in flight, at most (with the one in the consumer's hand, at least 2); 0 for as many as
             `memory` allows.
         shuffle: Whether each pass of a Sequence has an order of its own.
@@ -101,7 +101,9 @@ class Supply:
             "seed": seed,
             "policy": Policy(sample_timeout_s=sample_timeout_s),
         }
-        self.loader = self._open(processes=workers if use_multiprocessing and self.is_sequence else 0)
+        # More processes than cores make nothing faster, and each may import a framework.
+        most = max(2, available_cores())
+        self.loader = self._open(processes=min(workers, most) if use_multiprocessing and self.is_sequence else 0)
 
     def _find_source(self, data: Any, name: str) -> BatchSequence | GeneratorSource:
         if self.is_sequence:
@@ -127,7 +129,8 @@ class Supply:
             return Loader(self._plan(0), self._observers)
 
     def _plan(self, processes: int) -> Any:
-        return make_free_plan(self._source, self._order(), processes=processes, **self._settings)
+        settings = self._settings | ({"workers": processes} if processes else {})
+        return make_free_plan(self._source, self._order(), processes=processes, **settings)
 
     def _warn_of_threads(self, why: str) -> None:
         warn(f"use_multiprocessing=True, but batches of the {type(self._data).__name__} are made in threads: {why}")
