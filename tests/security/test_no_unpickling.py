@@ -21,6 +21,8 @@ ALLOWED = {
     ("datasets/ready.py", "np.load"),  # arrays that were converted here, without objects
     ("legacy/running.py", "compile"),  # the program that `fitstream run` is given
     ("legacy/running.py", "exec"),
+    ("legacy/spawned.py", "compile"),  # the same program, where it starts processes of its own
+    ("legacy/spawned.py", "exec"),
     ("engine/sending.py", "pickle.loads"),  # the parcel that the parent made, through the worker's own socket
     ("models.py", "spec.loader.exec_module"),  # the file with the model, which the user names for `fitstream train`
 }
