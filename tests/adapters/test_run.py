@@ -13,7 +13,7 @@ from textwrap import dedent
 
 import pytest
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 
 class Ran:
