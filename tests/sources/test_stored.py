@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,15 @@ def test_class_weights_come_from_labels_on_disk(file: Any) -> None:
     assert fs.from_arrays((file["deep/x"], file["y"])).class_weights() == dict.fromkeys(range(5), 1.0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _zarr_has_started() -> None:
+    """At first use zarr starts a thread, which lives as long as the program and is nothing that a test leaves."""
+    with contextlib.suppress(ImportError):
+        import zarr
+
+        zarr.zeros((1,))
+
+
 @pytest.fixture
 def zarr_array(tmp_path: Path) -> Any:
     zarr = pytest.importorskip("zarr", minversion="3")
@@ -206,6 +216,20 @@ def test_rows_of_zarr_are_gathered_in_any_order(zarr_array: Any, order: str) -> 
     for source in (ArraySource(zarr_array), sent(ArraySource(zarr_array))):
         assert np.array_equal(gathered(source, ORDERS[order])[0], numbers()[ORDERS[order]])
         assert source.open().read(3, None).tolist() == [9, 10, 11]
+
+
+def test_a_damaged_block_of_zarr_is_told_with_the_array(zarr_array: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.zarr" / "c" / "2" / "0").write_bytes(b"not what it was")
+    with pytest.raises(fs.SampleError, match=r"Sample 14 \(.*x\.zarr\) failed in read: the zarr array can't be read"):
+        list(fs.from_arrays(zarr_array).batch(7).loader(memory="64 MB", workers=0))
+
+
+def test_a_zarr_group_or_folder_is_told_what_to_do(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr", minversion="3")
+    with pytest.raises(SourceError, match=r"zarr\.Group, which holds arrays by name"):
+        fs.from_arrays(zarr.open_group(tmp_path / "x.zarr", mode="w"))
+    with pytest.raises(SourceError, match=r"zarr\.open_array"):
+        fs.from_arrays(tmp_path / "x.zarr")
 
 
 def test_a_zarr_array_in_memory_cannot_be_sent() -> None:

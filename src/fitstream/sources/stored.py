@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.errors import PlanError, SourceError
+from fitstream.errors import FitstreamError, PlanError, SourceError
 from fitstream.sampling import Indices
 from fitstream.sources import hdf5
 from fitstream.sources.blocks import KeptBlocks, by_block
@@ -129,6 +129,11 @@ class StoredArray:
     def __len__(self) -> int:
         return self.shape[0]
 
+    @property
+    def place(self) -> tuple[str | None, str | None]:
+        """The file or folder that it lies in and its name there, as far as they are known."""
+        return self._place or _told_place(self._array, self._kind)
+
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__ | {"_with_plugins": "hdf5plugin" in sys.modules}
         if self._kind == "h5py" and self._array is not None:
@@ -224,6 +229,13 @@ def open_datasets(path: str, names: Sequence[Any], axes: Axes, *, allow_outside:
         if not leaves or not all(isinstance(name, str) and name.strip("/") for name in leaves):
             raise PlanError(f"from_hdf5({path!r}) needs names of datasets, not {tree!r}. {hdf5.told_names(file)}.")
         return structure.build([StoredArray.named(file, name, axes, allow_outside=allow_outside) for name in leaves])
+
+
+def _told_place(array: Any, kind: str) -> tuple[str | None, str | None]:
+    """Where an array of the user's lies, for errors."""
+    if kind == "h5py":
+        return (os.path.abspath(os.fsdecode(array.file.filename)), array.name) if array else (None, None)
+    return str(getattr(array, "store_path", "") or "").removeprefix("file://") or None, None
 
 
 def _check_codecs(array: Any, where: str) -> None:
@@ -343,6 +355,11 @@ class StoredRows:
         if self._is_hdf5 and not isinstance(error, MemoryError):
             name, path = self._array.name, os.fsdecode(self._array.file.filename)
             return SourceError(f"the dataset {name!r} can't be read: {error}. Restore the file.", file=path)
+        if not self._is_hdf5 and not isinstance(error, (FitstreamError, MemoryError)):
+            file = _told_place(self._array, "zarr")[0]
+            return SourceError(
+                f"the zarr array can't be read ({type(error).__name__}: {error}). Restore it.", file=file
+            )
         return error
 
     def close(self) -> None:
