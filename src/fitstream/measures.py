@@ -184,7 +184,7 @@ class Meter:
         if not plan.policy.allows(count, total):
             raise SampleError(
                 f"{count:,} of {total:,} samples of pass {found[0].pass_index} are bad, more than "
-                f"max_bad_fraction={plan.policy.max_bad_fraction:g} allows. The last one: {found[-1].reason}. "
+                f"max_bad_fraction={plan.policy.max_bad_fraction:g} allows. The last one: {found[-1].reason.rstrip('.')}. "
                 "loader.stats().bad_samples lists all. Mend them, or raise max_bad_fraction.",
                 index=found[-1].index,
                 path=found[-1].path,
