@@ -232,6 +232,28 @@ def test_a_zarr_group_or_folder_is_told_what_to_do(tmp_path: Path) -> None:
         fs.from_arrays(tmp_path / "x.zarr")
 
 
+@pytest.mark.parametrize("together_bytes", [1, 200, 1 << 20])
+def test_rows_of_zarr_are_gathered_a_few_blocks_at_a_time(
+    zarr_array: Any, together_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "_TOGETHER_BYTES", together_bytes)
+    for indices in ORDERS.values():
+        assert np.array_equal(gathered(ArraySource(zarr_array), indices)[0], numbers()[indices])
+
+
+def test_what_zarr_unpacks_is_in_the_plan(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr", minversion="3")
+    array = zarr.create_array(tmp_path / "x.zarr", shape=(COUNT, 100_000), chunks=(50, 100_000), dtype="f4")
+    block_bytes = 50 * 100_000 * 4
+    ds = fs.from_arrays(array, allow_nan=True).batch(2)
+    assert ds.plan(memory="200 MB", workers=2, processes=0).projected_bytes > 2 * 2 * block_bytes
+    with pytest.raises(fs.PlanError, match="memory"):
+        ds.plan(memory="30 MB", workers=1, processes=0)
+    kept = ds.plan(memory="200 MB", workers=1, processes=0).projected_bytes
+    windows = fs.from_arrays(array, allow_nan=True).shuffle(0, within="chunks", window_blocks=3).batch(2)
+    assert windows.plan(memory="200 MB", workers=1, processes=0).projected_bytes >= kept + 3 * block_bytes
+
+
 def test_a_zarr_array_in_memory_cannot_be_sent() -> None:
     zarr = pytest.importorskip("zarr", minversion="3")
     with pytest.raises(SourceError, match="zarr array in memory"):

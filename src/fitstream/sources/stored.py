@@ -37,6 +37,8 @@ Axes: TypeAlias = Literal["stored", "matlab"]
 
 #: Labels that are read whole when all are asked for.
 _SMALL_BYTES = 1 << 24
+#: Blocks of zarr that are unpacked at the same time, if one alone isn't larger: zarr would take ten, of any size.
+_TOGETHER_BYTES = 1 << 20
 #: Rows that stand for all in a fingerprint.
 _FEW_ROWS = 16
 #: Ways of h5py to reach a file by its name. The others hold it in memory, or read it through a Python object.
@@ -58,7 +60,6 @@ class StoredArray:
         shape = tuple(array.shape)
         self.shape: tuple[int, ...] = shape[::-1] if axes == "matlab" else shape
         self.dtype: np.dtype[Any] = array.dtype
-        self.block_bytes = hdf5.block_bytes(array) if kind == "h5py" else 0
         self._kind = kind
         self._axes = axes
         self._array = array
@@ -67,6 +68,8 @@ class StoredArray:
         self._named = self._allow_outside = self._with_plugins = False
         chunks = getattr(array, "shards", None) or getattr(array, "chunks", None)
         self.block_rows = 0 if not chunks else int(chunks[-1] if axes == "matlab" else chunks[0])
+        # zarr reads the blocks of a shard one by one, but a shard as a whole where it is kept.
+        self.block_bytes = hdf5.block_bytes(array) if kind == "h5py" else _zarr_bytes(array, *array.chunks[:1])
         self._kept_blocks = 0
 
     def keeping(self, block_count: int) -> StoredArray:
@@ -75,7 +78,8 @@ class StoredArray:
         if self.block_rows:
             row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
             kept._kept_blocks = block_count
-            kept.block_bytes = self.block_bytes + block_count * min(self.block_rows, self.shape[0]) * row_bytes
+            reading_bytes = self.block_bytes if self._kind == "h5py" else _zarr_bytes(self._array, self.block_rows)
+            kept.block_bytes = reading_bytes + block_count * min(self.block_rows, self.shape[0]) * row_bytes
         return kept
 
     @staticmethod
@@ -235,7 +239,14 @@ def _told_place(array: Any, kind: str) -> tuple[str | None, str | None]:
     """Where an array of the user's lies, for errors."""
     if kind == "h5py":
         return (os.path.abspath(os.fsdecode(array.file.filename)), array.name) if array else (None, None)
-    return str(getattr(array, "store_path", "") or "").removeprefix("file://") or None, None
+    path = str(getattr(array, "store_path", "") or "")
+    return (path.removeprefix("file://") or None) if not path.startswith("memory:") else None, None
+
+
+def _zarr_bytes(array: Any, block_rows: int = 0) -> int:
+    """Memory that zarr takes to read rows, beside the rows: blocks as they are stored, and unpacked."""
+    block_bytes = block_rows * math.prod(array.shape[1:]) * array.dtype.itemsize
+    return int(2 * max(block_bytes, _TOGETHER_BYTES))
 
 
 def _check_codecs(array: Any, where: str) -> None:
@@ -339,15 +350,30 @@ class StoredRows:
                 else:
                     rows[...] = array[span]
                 return
+            if not self._is_hdf5:
+                self._gather_zarr(indices, rows)
+                return
             # h5py takes rows in rising order only, and reads them twice as fast into an array of its own.
             rising, places = np.unique(indices, return_inverse=True)
-            found = array[rising] if self._is_hdf5 else array.oindex[rising]
+            found = array[rising]
         except Exception as error:
             raise self._explained(error) from error
         if found.dtype == rows.dtype:
             np.take(found, places, axis=0, out=rows, mode="clip")
         else:
             rows[...] = found[places]
+
+    def _gather_zarr(self, indices: Indices, rows: npt.NDArray[Any]) -> None:
+        """A few blocks at a time."""
+        block_rows = int(self._array.chunks[0])
+        row_bytes = max(1, math.prod(self.row_shape) * self.dtype.itemsize)
+        count = max(1, _TOGETHER_BYTES // (block_rows * row_bytes))
+        numbers = indices // block_rows
+        blocks = list(dict.fromkeys(numbers.tolist()))
+        for first in range(0, len(blocks), count):
+            here = np.flatnonzero(np.isin(numbers, blocks[first : first + count]))
+            rising, places = np.unique(indices[here], return_inverse=True)
+            rows[here] = self._array.oindex[rising][places]
 
     def _explained(self, error: Exception) -> Exception:
         if self._is_hdf5 and not self._array:
