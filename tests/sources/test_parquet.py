@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +102,34 @@ def test_shuffling_by_chunk_decodes_each_group_once_in_a_lane(tmp_path: Path, mo
     from fitstream.sources import parquet as ours
 
     read: list[int] = []
-    real = ours._Opened.read
-    monkeypatch.setattr(ours._Opened, "read", lambda self, group, names: read.append(group) or real(self, group, names))
+    real = ours._Opened.pieces
+    monkeypatch.setattr(
+        ours._Opened, "pieces", lambda self, group, names: read.append(group) or real(self, group, names)
+    )
     ds = fs.from_parquet(written(tmp_path, 50), "index").shuffle(1, within="chunks", window_blocks=4).batch(16)
     with ds.loader(memory="64 MB", workers=0) as loader:
         read.clear()
         list(loader)
     assert len(read) <= 20 + 4  # a batch across two windows may drop a group too early
+
+
+def test_decoding_a_row_group_takes_little_more_than_what_is_kept_of_it(tmp_path: Path) -> None:
+    x = pa.FixedSizeListArray.from_arrays(
+        np.random.default_rng(0).standard_normal(20_000 * 256).astype(np.float32), 256
+    )
+    parquet.write_table(pa.table({"x": x.cast(pa.list_(pa.float32()))}), tmp_path / "x.parquet")
+    code = """if True:
+        import sys
+        import fitstream as fs
+        import pyarrow as pa
+        reader = fs.from_parquet(sys.argv[1], "x")._source.open()
+        rows = [reader.read(index, None) for index in range(0, 20_000, 500)]
+        print(pa.default_memory_pool().max_memory(), len(rows))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "x.parquet")], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout.split()[0]) < 1.5 * 20_000 * 256 * 4
 
 
 def test_it_goes_on_from_a_state(tmp_path: Path) -> None:

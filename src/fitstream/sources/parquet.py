@@ -9,10 +9,11 @@ refused.
 
 from __future__ import annotations
 
+import bisect
 import copy
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -31,6 +32,8 @@ __all__ = ["ParquetSource", "open_parquet"]
 
 #: Files that a lane keeps open, and labels that are read whole when all are asked for.
 _OPEN_FILES, _SMALL_BYTES = 4, 1 << 24
+#: Rows that are decoded together, and what is read of the file at a time.
+_PIECE_ROWS, _BUFFER_BYTES = 1024, 1 << 16
 
 
 class _Part(NamedTuple):
@@ -108,7 +111,8 @@ class _Opened:
         self.path = path
         self.errors = (OSError, ValueError, pa.ArrowException)
         try:
-            self.file = parquet.ParquetFile(path, read_dictionary=list(text))
+            options = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}  # else a column of a group is read at once
+            self.file = parquet.ParquetFile(path, read_dictionary=list(text), **options)
         except self.errors as error:
             raise SourceError(f"it is not readable as Parquet: {error}", file=path) from None
 
@@ -118,14 +122,35 @@ class _Opened:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def read(self, group: int, names: Sequence[str]) -> Any:
+    def pieces(self, group: int, names: Sequence[str]) -> Iterator[Any]:
+        """The rows of a group, some at a time: to decode it as one takes three times what is left of it then."""
         try:
-            return self.file.read_row_group(group, columns=list(names), use_threads=False)
+            yield from self.file.iter_batches(_PIECE_ROWS, row_groups=[group], columns=list(names), use_threads=False)
         except self.errors as error:
             raise SourceError(f"its row group {group} can't be read: {error}", file=self.path) from None
+        _let_go()
 
     def close(self) -> None:
         self.file.close()
+
+
+def _let_go() -> None:
+    """Give the system back what pyarrow has freed, which it would keep for itself otherwise."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+
+
+class _Group(NamedTuple):
+    """A decoded row group: the columns of each piece of it, and where the pieces begin and the last one ends."""
+
+    pieces: list[list[ArrowColumn]]
+    edges: list[int]
+
+    def columns(self, row: int) -> tuple[list[ArrowColumn], int]:
+        """The columns of the piece that holds a row, and its place there."""
+        piece = bisect.bisect_right(self.edges, row) - 1
+        return self.pieces[piece], row - self.edges[piece]
 
 
 def _check_columns(schema: Any, names: Sequence[str], classes: list[str] | None, path: str) -> None:
@@ -299,6 +324,8 @@ class ParquetSource(Source):
 @final
 class _ParquetReader(Reader):
     def __init__(self, source: ParquetSource, names: Sequence[str] | None = None) -> None:
+        import pyarrow.parquet  # noqa: F401  here and not at the first row, so that what it takes is measured in time
+
         self._source = source
         self._names = list(names or source.names)
         self._files = KeptBlocks(self._open, _OPEN_FILES)
@@ -312,34 +339,36 @@ class _ParquetReader(Reader):
             raise SourceError("it was written anew since it was given. Leave it as it is.", file=part.path)
         return opened
 
-    def _decode(self, block: int) -> list[ArrowColumn]:
+    def _decode(self, block: int) -> _Group:
         source = self._source
         number, group = source.places[block]
-        table = self._files.get(number).read(group, self._names)
-        last = len(self._names) - 1
-        columns = [
-            ArrowColumn(column_of(table, name), source.classes if i == last else None)
-            for i, name in enumerate(self._names)
-        ]
-        taken = sum(column.nbytes for column in columns)
+        decoded, taken, last = _Group([], [0]), 0, len(self._names) - 1
+        for piece in self._files.get(number).pieces(group, self._names):
+            columns = [
+                ArrowColumn(column_of(piece, name), source.classes if i == last else None)
+                for i, name in enumerate(self._names)
+            ]
+            decoded.pieces.append(columns)
+            decoded.edges.append(decoded.edges[-1] + piece.num_rows)
+            taken += sum(column.nbytes for column in columns)
         if taken > source.group_bytes:
             raise SourceError(
                 f"its row group {group} takes {format_bytes(taken)} decoded, and {format_bytes(source.group_bytes)} "
                 "were planned by the file's metadata: values repeat. Write it with use_dictionary=False.",
                 file=source.parts[number].path,
             )
-        return columns
+        return decoded
 
     def column(self, block: int, place: int, count: int) -> npt.NDArray[Any]:
         """All rows of one column of a block."""
-        column = self._groups.get(block)[place]
-        return np.array([column.row(row) for row in range(count)])
+        places = map(self._groups.get(block).columns, range(count))
+        return np.array([columns[place].row(row) for columns, row in places])
 
     def read(self, index: int, arena: Arena) -> Any:
         block = self._source.block(index)
-        place = index - int(self._source.edges[block])
+        columns, place = self._groups.get(block).columns(index - int(self._source.edges[block]))
         values = []
-        for name, column in zip(self._names, self._groups.get(block), strict=True):
+        for name, column in zip(self._names, columns, strict=True):
             try:
                 values.append(column.row(place))
             except SourceError as error:
@@ -349,13 +378,17 @@ class _ParquetReader(Reader):
     def gather(self, indices: Indices, out: Sequence[npt.NDArray[Any]]) -> bool:
         edges = self._source.edges
         for block, rows in by_block(np.searchsorted(edges, indices, "right") - 1):
-            for column, leaf in zip(self._groups.get(block), out, strict=True):
-                taken = np.empty((len(rows), *leaf.shape[1:]), leaf.dtype)
-                if not column.gather(indices[rows] - edges[block], taken):
-                    return False
-                leaf[rows] = taken
+            group = self._groups.get(block)
+            places = indices[rows] - edges[block]
+            for piece, some in by_block(np.searchsorted(group.edges, places, "right") - 1):
+                for column, leaf in zip(group.pieces[piece], out, strict=True):
+                    taken = np.empty((len(some), *leaf.shape[1:]), leaf.dtype)
+                    if not column.gather(places[some] - group.edges[piece], taken):
+                        return False
+                    leaf[rows[some]] = taken
         return True
 
     def close(self) -> None:
         self._groups.clear()
         self._files.clear()
+        _let_go()
