@@ -244,9 +244,12 @@ def _told_place(array: Any, kind: str) -> tuple[str | None, str | None]:
 
 
 def _zarr_bytes(array: Any, block_rows: int = 0) -> int:
-    """Memory that zarr takes to read rows, beside the rows: blocks as they are stored, and unpacked."""
+    """Memory that zarr takes to read rows, beside the rows: blocks as stored, unpacked, and what its threads keep.
+
+    Measured in worker processes with blocks of 4 and 20 MB: 3 to 3.6 blocks a lane.
+    """
     block_bytes = block_rows * math.prod(array.shape[1:]) * array.dtype.itemsize
-    return int(2 * max(block_bytes, _TOGETHER_BYTES))
+    return int(4 * max(block_bytes, _TOGETHER_BYTES))
 
 
 def _check_codecs(array: Any, where: str) -> None:
