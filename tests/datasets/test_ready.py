@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import struct
 import tarfile
 import threading
@@ -88,6 +89,18 @@ def test_converted_once_the_archive_is_not_needed_again(tmp_path: Path) -> None:
         "y_test.npy",
         "y_train.npy",
     ]
+
+
+def test_what_a_killed_conversion_left_is_removed_a_day_later(tmp_path: Path) -> None:
+    archive(tmp_path / "cifar-10-binary.tar.gz", cifar10_files())
+    left, new = (tmp_path / "cifar10" / f".converting-{pid}" for pid in (1, 2))
+    for folder in (left, new):
+        folder.mkdir(parents=True)
+        (folder / "x_train.body").write_bytes(b"half")
+    os.utime(left, (0, 0))
+    fs.datasets.cifar10(tmp_path)
+    assert not left.exists()
+    assert new.exists()
 
 
 def test_cifar10_from_its_extracted_folder(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -50,6 +53,8 @@ _FASHION_MD5 = (
 _DIGITS_TRAIN = 1437
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
+#: Where a program converts, with its process id; and after how long it must have been killed there, on any machine.
+_CONVERTING, _LEFT_S = ".converting-", 86_400
 
 
 def cifar10(folder: str | os.PathLike[str], *, download: bool = True) -> Arrays:
@@ -177,19 +182,21 @@ def _may_download(download: bool, file: str, folder: Path) -> None:
 def _mapped(folder: Path, convert: Callable[[Path], None]) -> Arrays:
     """The four arrays, converted first if they aren't there."""
     files = [folder / f"{name}.npy" for name in _NAMES]
+    for left in folder.glob(f"{_CONVERTING}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _LEFT_S:
+                shutil.rmtree(left, ignore_errors=True)
     if not all(file.exists() for file in files):
         folder.mkdir(parents=True, exist_ok=True)
         # Converted beside it and moved in the end: a program that is killed leaves nothing that looks whole.
-        made = folder / f".converting-{os.getpid()}"
+        made = folder / f"{_CONVERTING}{os.getpid()}"
         made.mkdir(exist_ok=True)
         try:
             convert(made)
             for file in files:
                 os.replace(made / file.name, file)
         finally:
-            for left in made.iterdir():
-                left.unlink()
-            made.rmdir()
+            shutil.rmtree(made, ignore_errors=True)
     arrays = []
     for file in files:
         try:
