@@ -218,6 +218,30 @@ def test_rows_of_zarr_are_gathered_in_any_order(zarr_array: Any, order: str) -> 
         assert source.open().read(3, None).tolist() == [9, 10, 11]
 
 
+@pytest.mark.parametrize("label_rows", [5, 7, 20, 30, 200])
+def test_blocks_of_other_lengths_are_each_read_once_by_chunks(
+    label_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as made:
+        made.create_dataset("x", data=np.ones((COUNT, 50), np.float32), chunks=(20, 50), compression="gzip")
+        made.create_dataset("y", data=np.arange(COUNT), chunks=(label_rows,), compression="gzip")
+    read: list[int] = []
+    real = stored.StoredRows._block
+
+    def block(self: stored.StoredRows, number: int) -> np.ndarray:
+        if self.row_shape == ():
+            read.append(number)
+        return real(self, number)
+
+    monkeypatch.setattr(stored.StoredRows, "_block", block)
+    ds = fs.from_hdf5(tmp_path / "x.h5", "x", "y").shuffle(1, within="chunks", window_blocks=5).batch(20)
+    with ds.loader(memory="64 MB", workers=0) as loader:
+        read.clear()
+        assert sorted(np.concatenate([labels.copy() for _, labels in loader]).tolist()) == list(range(COUNT))
+    # Two windows of five blocks: those of the labels that lie across two blocks may be read for each.
+    assert len(read) <= 2 * -(-COUNT // label_rows)
+
+
 def test_a_damaged_block_of_zarr_is_told_with_the_array(zarr_array: Any, tmp_path: Path) -> None:
     (tmp_path / "x.zarr" / "c" / "2" / "0").write_bytes(b"not what it was")
     with pytest.raises(fs.SampleError, match=r"Sample 14 \(.*x\.zarr\) failed in read: the zarr array can't be read"):
@@ -236,7 +260,7 @@ def test_a_zarr_group_or_folder_is_told_what_to_do(tmp_path: Path) -> None:
 def test_rows_of_zarr_are_gathered_a_few_blocks_at_a_time(
     zarr_array: Any, together_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored, "_TOGETHER_BYTES", together_bytes)
+    monkeypatch.setattr("fitstream.sources.zarr._TOGETHER_BYTES", together_bytes)
     for indices in ORDERS.values():
         assert np.array_equal(gathered(ArraySource(zarr_array), indices)[0], numbers()[indices])
 

@@ -97,16 +97,22 @@ class ArraySource(Source):
         return sum(_own_bytes(a) for a in self.arrays if isinstance(a, np.ndarray) and not is_mapped(a))
 
     def block_edges(self) -> Indices | None:
+        rows = self._block_rows()
+        return None if rows is None else np.append(np.arange(0, len(self), rows), len(self))
+
+    def _block_rows(self) -> int | None:
         """Of the array whose rows are largest, of those that are stored in blocks."""
         stored = [array for array in self.arrays if isinstance(array, StoredArray) and array.block_rows]
-        if not stored:
-            return None
-        largest = max(stored, key=lambda array: math.prod(array.shape[1:]) * array.dtype.itemsize)
-        return np.append(np.arange(0, len(self), largest.block_rows), len(self))
+        return (
+            max(stored, key=lambda array: math.prod(array.shape[1:]) * array.dtype.itemsize).block_rows
+            if stored
+            else None
+        )
 
     def keeping(self, block_count: int) -> ArraySource:
         kept = copy.copy(self)
-        kept.arrays = [one.keeping(block_count) if isinstance(one, StoredArray) else one for one in self.arrays]
+        rows = self._block_rows() or 1
+        kept.arrays = [one.keeping(block_count, rows) if isinstance(one, StoredArray) else one for one in self.arrays]
         return kept
 
     def labels(self) -> npt.NDArray[np.generic] | None:

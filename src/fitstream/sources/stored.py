@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from fitstream.errors import FitstreamError, PlanError, SourceError
 from fitstream.sampling import Indices
-from fitstream.sources import hdf5
+from fitstream.sources import hdf5, zarr
 from fitstream.sources.blocks import KeptBlocks, by_block
 from fitstream.spec import Structure
 
@@ -37,8 +37,6 @@ Axes: TypeAlias = Literal["stored", "matlab"]
 
 #: Labels that are read whole when all are asked for.
 _SMALL_BYTES = 1 << 24
-#: Blocks of zarr that are unpacked at the same time, if one alone isn't larger: zarr would take ten, of any size.
-_TOGETHER_BYTES = 1 << 20
 #: Rows that stand for all in a fingerprint.
 _FEW_ROWS = 16
 #: Ways of h5py to reach a file by its name. The others hold it in memory, or read it through a Python object.
@@ -69,16 +67,22 @@ class StoredArray:
         chunks = getattr(array, "shards", None) or getattr(array, "chunks", None)
         self.block_rows = 0 if not chunks else int(chunks[-1] if axes == "matlab" else chunks[0])
         # zarr reads the blocks of a shard one by one, but a shard as a whole where it is kept.
-        self.block_bytes = hdf5.block_bytes(array) if kind == "h5py" else _zarr_bytes(array, *array.chunks[:1])
+        self.block_bytes = hdf5.block_bytes(array) if kind == "h5py" else zarr.reading_bytes(array, *array.chunks[:1])
         self._kept_blocks = 0
 
-    def keeping(self, block_count: int) -> StoredArray:
-        """The same array, of which each lane keeps some blocks, if it has blocks."""
+    def keeping(self, stretch_count: int, stretch_rows: int) -> StoredArray:
+        """The same array, if it has blocks with those kept in each lane that hold so many stretches of rows."""
         kept = copy.copy(self)
         if self.block_rows:
+            # Stretches are blocks of an array whose blocks may have other lengths: some lie across one more of ours.
+            across = stretch_rows % self.block_rows and self.block_rows % stretch_rows
+            each = -(-stretch_rows // self.block_rows) + (across > 0)
+            block_count = min(stretch_count * each, -(-self.shape[0] // self.block_rows))
             row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
             kept._kept_blocks = block_count
-            reading_bytes = self.block_bytes if self._kind == "h5py" else _zarr_bytes(self._array, self.block_rows)
+            reading_bytes = (
+                self.block_bytes if self._kind == "h5py" else zarr.reading_bytes(self._array, self.block_rows)
+            )
             kept.block_bytes = reading_bytes + block_count * min(self.block_rows, self.shape[0]) * row_bytes
         return kept
 
@@ -103,7 +107,7 @@ class StoredArray:
                 return StoredArray(leaf, "h5py")
         if "zarr.Array" not in kinds:
             return None
-        _check_codecs(leaf, where)
+        zarr.check_codecs(leaf, where)
         return StoredArray(leaf, "zarr")
 
     @staticmethod
@@ -243,24 +247,6 @@ def _told_place(array: Any, kind: str) -> tuple[str | None, str | None]:
     return (path.removeprefix("file://") or None) if not path.startswith("memory:") else None, None
 
 
-def _zarr_bytes(array: Any, block_rows: int = 0) -> int:
-    """Memory that zarr takes to read rows, beside the rows: blocks as stored, unpacked, and what its threads keep.
-
-    Measured in worker processes with blocks of 4 and 20 MB: 3 to 3.6 blocks a lane.
-    """
-    block_bytes = block_rows * math.prod(array.shape[1:]) * array.dtype.itemsize
-    return int(4 * max(block_bytes, _TOGETHER_BYTES))
-
-
-def _check_codecs(array: Any, where: str) -> None:
-    """Refuse a zarr array that would be unpickled."""
-    codecs = [*(getattr(array, "filters", None) or ()), *(getattr(array, "compressors", None) or ())]
-    if "pickle" in {getattr(codec, "codec_id", None) for codec in codecs}:
-        raise SourceError(
-            f"{where} is a zarr array of pickled objects, which could run any code. Save it as an array of numbers."
-        )
-
-
 def _place(dataset: Any) -> tuple[str, str]:
     """File and name of a dataset, if another process can read it there."""
     file = dataset.file
@@ -354,7 +340,7 @@ class StoredRows:
                     rows[...] = array[span]
                 return
             if not self._is_hdf5:
-                self._gather_zarr(indices, rows)
+                zarr.gather(array, indices, rows)
                 return
             # h5py takes rows in rising order only, and reads them twice as fast into an array of its own.
             rising, places = np.unique(indices, return_inverse=True)
@@ -365,18 +351,6 @@ class StoredRows:
             np.take(found, places, axis=0, out=rows, mode="clip")
         else:
             rows[...] = found[places]
-
-    def _gather_zarr(self, indices: Indices, rows: npt.NDArray[Any]) -> None:
-        """A few blocks at a time."""
-        block_rows = int(self._array.chunks[0])
-        row_bytes = max(1, math.prod(self.row_shape) * self.dtype.itemsize)
-        count = max(1, _TOGETHER_BYTES // (block_rows * row_bytes))
-        numbers = indices // block_rows
-        blocks = list(dict.fromkeys(numbers.tolist()))
-        for first in range(0, len(blocks), count):
-            here = np.flatnonzero(np.isin(numbers, blocks[first : first + count]))
-            rising, places = np.unique(indices[here], return_inverse=True)
-            rows[here] = self._array.oindex[rising][places]
 
     def _explained(self, error: Exception) -> Exception:
         if self._is_hdf5 and not self._array:
