@@ -269,6 +269,17 @@ class SequenceSource(Source):
     def __init__(self, obj: Any, what: str = "samples") -> None:
         self.obj = obj
         self.what = what
+        kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(obj).__mro__}
+        if isinstance(obj, Mapping) and obj and 0 not in obj:
+            keys = ", ".join(map(repr, list(obj)[:4]))
+            raise SourceError(
+                f"a {type(obj).__name__} holds what it has by name ({keys}), not by place. Choose one of them."
+            )
+        if kinds & {"pandas.DataFrame", "polars.DataFrame"}:
+            raise SourceError(
+                "a data frame is read by columns. Use from_table for paths with labels, and "
+                "from_arrays((frame[[...]].to_numpy(), frame[...].to_numpy())) for numbers."
+            )
         for needed in ("__len__", "__getitem__"):
             if not hasattr(obj, needed):
                 raise SourceError(

@@ -216,27 +216,32 @@ class StoredArray:
             rows.close()
 
 
-def open_datasets(path: str, names: Sequence[Any], axes: Axes, *, allow_outside: bool) -> Any:
+def open_datasets(path: str, names: Sequence[Any], axes: Axes | Sequence[Axes], *, allow_outside: bool) -> Any:
     """Describe datasets of an HDF5 file, which is closed again.
 
     Args:
         names: One name, several for a tuple, or one tree of names.
-        axes: As in `StoredArray.named`, like `allow_outside`.
+        axes: As in `StoredArray.named`, like `allow_outside`; one for all, or one for each name.
     Returns:
         A tree of `StoredArray` in the place of the names.
     Raises:
-        PlanError: If there is no name, or axes is none of the two.
+        PlanError: If there is no name, or axes is none of the two, or not one for each name.
         SourceError: If the file or a dataset can't be read safely.
     """
-    if axes not in ("stored", "matlab"):
-        raise PlanError(f'axes={axes!r} must be "stored" (as in the file) or "matlab" (reversed).')
     tree = names[0] if len(names) == 1 else tuple(names)
     structure = Structure(tree)
     leaves = structure.flatten(tree)
     with hdf5.open_hdf5(path) as file, hdf5.hdf5_errors(path):
         if not leaves or not all(isinstance(name, str) and name.strip("/") for name in leaves):
             raise PlanError(f"from_hdf5({path!r}) needs names of datasets, not {tree!r}. {hdf5.told_names(file)}.")
-        return structure.build([StoredArray.named(file, name, axes, allow_outside=allow_outside) for name in leaves])
+        each_axes = [axes] * len(leaves) if isinstance(axes, str) else list(axes)
+        if len(each_axes) != len(leaves) or not all(one in ("stored", "matlab") for one in each_axes):
+            raise PlanError(
+                f'axes={axes!r} must be "stored" (as in the file) or "matlab" (reversed), or a list with one of them '
+                f"for each of {len(leaves)} names."
+            )
+        named = zip(leaves, each_axes, strict=True)
+        return structure.build([StoredArray.named(file, *one, allow_outside=allow_outside) for one in named])
 
 
 def _told_place(array: Any, kind: str) -> tuple[str | None, str | None]:
