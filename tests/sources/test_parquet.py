@@ -99,13 +99,11 @@ def test_an_epoch_gives_each_row_once_whatever_the_lanes(within: Any, options: d
 
 
 def test_shuffling_by_chunk_decodes_each_group_once_in_a_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fitstream.sources import parquet as ours
+    from fitstream.sources.parquet_files import OpenedFile
 
     read: list[int] = []
-    real = ours._Opened.pieces
-    monkeypatch.setattr(
-        ours._Opened, "pieces", lambda self, group, names: read.append(group) or real(self, group, names)
-    )
+    real = OpenedFile.pieces
+    monkeypatch.setattr(OpenedFile, "pieces", lambda self, group, names: read.append(group) or real(self, group, names))
     ds = fs.from_parquet(written(tmp_path, 50), "index").shuffle(1, within="chunks", window_blocks=4).batch(16)
     with ds.loader(memory="64 MB", workers=0) as loader:
         read.clear()
@@ -234,6 +232,30 @@ def test_names_of_classes_that_repeat_are_held_once(tmp_path: Path) -> None:
         ds = fs.from_parquet(path, "index", column, classes=names).shuffle(3).batch(32)
         for index, label in batches(ds, workers=2):
             assert (label == index % 38).all()
+
+
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [
+        (1.7, r"column 'label': the label 1\.7 is not in classes \('a', 'b'\)"),
+        (np.nan, r"column 'label': the label nan is not in classes"),
+        (2.0, r"the label 2\.0 is not in classes"),
+        (-1, "the label -1 is not in classes"),
+    ],
+)
+def test_a_number_that_is_no_index_of_a_class_is_refused(label: Any, told: str, tmp_path: Path) -> None:
+    path = written(tmp_path, label=[label if n == 9 else type(label)(n % 2) for n in range(ROWS)])
+    ds = fs.from_parquet(path, "index", "label", classes=["a", "b"])
+    assert [ds[n][1] for n in range(4)] == [0, 1, 0, 1]
+    with pytest.raises(fs.SampleError, match=told):
+        ds[9]
+
+
+@pytest.mark.parametrize("column", ["list", "photo"])
+def test_classes_are_for_one_name_or_index_a_row(column: str, tmp_path: Path) -> None:
+    with pytest.raises(fs.SourceError, match=r"classes= names what the last column holds") as caught:
+        fs.from_parquet(written(tmp_path), "index", column, classes=["a", "b"])
+    assert caught.value.column == column
 
 
 def test_columns_inside_others_have_a_dotted_path(tmp_path: Path) -> None:
