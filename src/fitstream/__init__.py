@@ -5,9 +5,9 @@ A `Dataset` describes, a `Plan` proves that it fits, a `Loader` runs, an adapter
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fitstream.late import late_names
 
 if TYPE_CHECKING:
     from fitstream import datasets, devices, text
@@ -83,8 +83,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-#: The module of each public name. Each is loaded when a name of it is first used: importing fitstream costs a program
-#: nothing that it doesn't use, and what training imports (Keras and its backend) takes seconds.
+#: The module of each public name.
 _MODULES = {
     "Checkpoint": "fitstream.checkpoints",
     "Dataset": "fitstream.dataset",
@@ -120,16 +119,7 @@ _MODULES = {
     "shard_auto": "fitstream.ranks",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        found = getattr(importlib.import_module(_MODULES[name]), name)
-    elif not name.startswith("_") and importlib.util.find_spec(f"fitstream.{name}") is not None:
-        found = importlib.import_module(f"fitstream.{name}")
-    else:
-        raise AttributeError(f"module 'fitstream' has no attribute {name!r}")
-    globals()[name] = found
-    return found
+__getattr__ = late_names(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:
