@@ -279,8 +279,15 @@ def test_a_pattern_means_its_files_in_their_order(tmp_path: Path) -> None:
     assert [ds[0], ds[ROWS], ds[3 * ROWS - 1]] == [0, ROWS, 3 * ROWS - 1]
     with pytest.raises(fs.SourceError, match="no file matches"):
         fs.from_parquet(tmp_path / "none-*.parquet", "index")
-    with pytest.raises(fs.SourceError, match=r"braces aren't expanded. Use a pattern such as '.*part-\*'"):
-        fs.from_parquet(tmp_path / "part-{0..2}.parquet", "index")
+    for part in (9, 11):
+        written(tmp_path, name=f"1-{part:03d}.parquet", first=part * ROWS)
+    with pytest.raises(fs.SourceError, match=r"1-010\.parquet: the file does not exist"):
+        fs.from_parquet(tmp_path / "1-{009..011}.parquet", "index")
+    written(tmp_path, name="1-010.parquet", first=0)
+    ds = fs.from_parquet(tmp_path / "1-{009..011}.parquet", "index")
+    assert [ds[0], ds[ROWS], ds[2 * ROWS]] == [9 * ROWS, 0, 11 * ROWS]
+    with pytest.raises(fs.SourceError, match=r"\{5\.\.2\} must rise"):
+        fs.from_parquet("part-{5..2}.parquet", "index")
 
 
 def test_labels_are_looked_up_only_where_the_last_column_is_one_number_a_row(tmp_path: Path) -> None:
