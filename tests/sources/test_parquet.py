@@ -130,6 +130,15 @@ def test_decoding_a_row_group_takes_little_more_than_what_is_kept_of_it(tmp_path
     assert int(done.stdout.split()[0]) < 1.5 * 20_000 * 256 * 4
 
 
+def test_a_window_of_more_row_groups_than_there_are_costs_no_more(tmp_path: Path) -> None:
+    ds = fs.from_parquet(written(tmp_path, 500), "list")
+    needed = [
+        ds.shuffle(0, within="chunks", window_blocks=count).batch(8).plan(memory="500 MB", workers=1).projected_bytes
+        for count in (1, 2, 500)
+    ]
+    assert needed[0] < needed[1] == needed[2]
+
+
 def test_it_goes_on_from_a_state(tmp_path: Path) -> None:
     ds = fs.from_parquet(written(tmp_path), "index").shuffle(1, within="chunks").batch(64)
     whole = [batch.tolist() for batch in batches(ds, workers=0)]

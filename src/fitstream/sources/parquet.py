@@ -193,7 +193,7 @@ class ParquetSource(Source):
 
     def keeping(self, block_count: int) -> ParquetSource:
         kept = copy.copy(self)
-        kept.kept_blocks = block_count
+        kept.kept_blocks = min(block_count, len(self.places))
         return kept
 
     def path(self, index: int) -> str:
