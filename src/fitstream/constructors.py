@@ -255,6 +255,7 @@ def from_windows(
     alphabet: Sequence[str] | None = None,
     encoding: str = "utf-8",
     observers: Sequence[Observer] = (),
+    allow_nan: bool = False,
 ) -> Dataset:
     """Overlapping windows over a text, a list of tokens or a time series, none of which need fit into memory.
 
@@ -272,6 +273,7 @@ def from_windows(
             `ds.class_names` has them.
         encoding: Of a text file.
         observers: Called with `IndexProgress` while a text file is read for the first time.
+        allow_nan: As in `from_arrays`, of a time series.
     Raises:
         PlanError: If an argument can't be used.
         SourceError: If the source is empty, shorter than a window, or can't be read, or has other characters.
@@ -294,6 +296,7 @@ def from_windows(
             alphabet=alphabet,
             encoding=encoding,
             observers=observers,
+            allow_nan=allow_nan,
         )
     )
 

@@ -20,7 +20,7 @@ from fitstream.errors import PlanError, SourceError
 from fitstream.events import Observer
 from fitstream.sampling import Indices
 from fitstream.scratch import Arena
-from fitstream.sources.array_files import with_files_mapped
+from fitstream.sources.array_files import is_in_npz, with_files_mapped
 from fitstream.sources.arrays import ArraySource
 from fitstream.sources.base import Reader, Source
 from fitstream.sources.characters import CharacterFile, encode_text
@@ -45,6 +45,7 @@ def open_windows(
     alphabet: Sequence[str] | None,
     encoding: str,
     observers: Sequence[Observer],
+    allow_nan: bool = False,
 ) -> WindowSource:
     """The source for windows over a text, an array, or a file of either.
 
@@ -63,17 +64,18 @@ def open_windows(
     names: list[str] | None = None
     rows: ArraySource | CharacterFile
     is_path = isinstance(source, os.PathLike) or (isinstance(source, str) and _is_file(source))
-    if is_path and not os.fspath(source).lower().endswith(_ARRAY_FILES):
+    in_archive = isinstance(source, (str, os.PathLike)) and is_in_npz(os.fspath(source))
+    if is_path and not in_archive and not os.fspath(source).lower().endswith(_ARRAY_FILES):
         rows = CharacterFile(os.fspath(source), encoding, alphabet, observers)
         names = rows.alphabet
-    elif isinstance(source, str) and not is_path:
+    elif isinstance(source, str) and not is_path and not in_archive:
         if not source:
             raise SourceError("the text has no characters, so there are no windows.")
         _check_length(len(source), int(length), target, "characters", _maybe_path(source))
         codes, names = encode_text(source, alphabet)
         rows = ArraySource(codes)
     else:
-        rows = _array_rows(source)
+        rows = _array_rows(source, allow_nan)
     if names is not None and class_count is not None:
         raise PlanError(f"class_count={class_count} is for tokens; characters have their alphabet, of {len(names):,}.")
     if names is None and alphabet is not None:
@@ -97,15 +99,17 @@ def _maybe_path(text: str) -> str:
     return f" There is no file {text!r} in {os.getcwd()!r}, so that it was taken for the text itself."
 
 
-def _array_rows(source: Any) -> ArraySource:
+def _array_rows(source: Any, allow_nan: bool) -> ArraySource:
     given = os.fspath(source) if isinstance(source, os.PathLike) else source
     if not hasattr(given, "shape"):
         given = with_files_mapped(given) if isinstance(given, str) else np.asarray(given)
     if isinstance(given, dict):
-        raise SourceError(f"it holds {len(given)} arrays; windows go over one. Give one of them.", file=str(source))
+        raise SourceError(
+            f"it holds {len(given)} arrays; windows go over one. Name it behind the file.", file=str(source)
+        )
     if len(given.shape) > 0 and given.shape[0] == 0:
         raise SourceError("the array has no rows, so there are no windows.")
-    return ArraySource(given)
+    return ArraySource(given, allow_nan=allow_nan)
 
 
 def _check_length(count: int, length: int, target: Target, unit: str, advice: str = "") -> None:
@@ -165,6 +169,7 @@ class WindowSource(Source):
             raise SourceError(f"the text{where} has no characters (0 bytes), so there are no windows.")
         _check_length(len(rows), length, target, unit)
         self.unit = unit
+        self.checks_finite = isinstance(rows, ArraySource) and rows.checks_finite
 
     def __len__(self) -> int:
         return (len(self.rows) - self.length - (self.target is not None)) // self.stride + 1
@@ -192,7 +197,7 @@ class WindowSource(Source):
     def path(self, index: int) -> str | None:
         """The text file, and the character in it."""
         if not isinstance(self.rows, CharacterFile):
-            return None
+            return self.rows.path(index)
         return f"{self.rows.shown}, character {index * self.stride}"
 
     def fingerprint_parts(self) -> dict[str, Any]:
