@@ -10,7 +10,7 @@ from fitstream.constructors import ImageSize, image_options
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError
 from fitstream.operations import Decode
-from fitstream.sources.labels import check_labelling
+from fitstream.sources.class_names import check_labelling
 from fitstream.transforms.images import ImageOptions, Interpolation, Resize
 
 __all__ = ["from_parquet", "from_webdataset"]

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fitstream.errors import PlanError, SourceError
-from fitstream.sources.labels import ClassEncoder, NumberEncoder, check_labelling
+from fitstream.sources.class_names import check_labelling
+from fitstream.sources.labels import ClassEncoder, NumberEncoder
 
 
 def blame(row, column, message):
@@ -290,3 +291,23 @@ def test_the_error_in_one_of_several_columns_names_the_column():
     with pytest.raises(SourceError, match=r"row 1: .* 'x' is not a number") as caught:
         numbers([[1, 2], [1, "x"]], vector=True)
     assert caught.value.column == "c1"
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        ({"dog": 1, "cat": 0}, r"not a dict\. Perhaps you mean classes=\['cat', 'dog'\]"),
+        ({0: "cat", 1: "dog"}, r"not a dict\. Perhaps you mean classes=\['cat', 'dog'\]"),
+        ({"dog", "cat"}, r"a set has no order\. Perhaps you mean classes=\['cat', 'dog'\]"),
+        (61, r"classes=61 must be a list"),
+        ([["cat"]], r"must be a list of names"),
+    ],
+)
+def test_classes_without_an_order_of_their_own_are_refused(classes, told):
+    with pytest.raises(PlanError, match=told):
+        check_labelling("int", classes)
+
+
+def test_classes_may_be_anything_that_can_be_gone_through_once():
+    assert check_labelling("int", (name for name in ("b", "a"))) == ["b", "a"]
+    assert check_labelling("categorical", range(3)) == ["0", "1", "2"]

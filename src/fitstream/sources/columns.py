@@ -23,7 +23,7 @@ from fitstream.sources.labels import Values, brief, few
 __all__ = ["CHUNK_ROWS", "Arrow", "Frame", "Paths", "Records", "Rows", "Table", "arrow_values", "record_values"]
 
 #: Rows handed out at a time: enough that the work by piece doesn't count, few enough that its objects fit in a cache.
-CHUNK_ROWS = 8192
+CHUNK_ROWS = 1024
 
 
 class Table(ABC):
@@ -88,8 +88,8 @@ class Table(ABC):
                     found[row] = value[int(key)] if isinstance(value, list) else value[key]
                 except (KeyError, IndexError, TypeError, ValueError):
                     where = ".".join([root, *keys[:place]])
-                    held = f"the names {few(list(value))}" if isinstance(value, Mapping) else brief(value)
-                    raise self.blame(first + row, name, f"there is no {key!r} in {where!r}, which is {held}.") from None
+                    held = f"has the names {few(list(value))}" if isinstance(value, Mapping) else f"is {brief(value)}"
+                    raise self.blame(first + row, name, f"there is no {key!r} in {where!r}, which {held}.") from None
         return found
 
     def line(self, row: int) -> int | None:

@@ -24,8 +24,9 @@ from typing import TypeAlias, final
 import numpy as np
 
 from fitstream.errors import PlanError, SourceError
+from fitstream.sources.class_names import check_labelling
 from fitstream.sources.files import PICTURE_SUFFIXES, FileSource, PathPacker
-from fitstream.sources.labels import LabelMode, check_labelling, few
+from fitstream.sources.labels import LabelMode, few
 
 __all__ = ["list_folder"]
 

@@ -102,6 +102,8 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
+#: How an object begins: its first name.
+_BEGINNING = re.compile(r'[ \t\r\n]*\{[ \t\r\n]*("(?:[^"\\]|\\.)*")')
 
 
 def past_blanks(text: str, place: int) -> int:
@@ -119,6 +121,7 @@ class _Text:
         self._text = ""
         self._place = 0
         self._is_whole = False
+        self._first_name: str | None = None
 
     def _read_on(self) -> None:
         """Drop what was used. What is left grows to twice its size, so that long values don't take quadratic time."""
@@ -143,7 +146,7 @@ class _Text:
         """The values that come next, at least one: of objects many, which are decoded by one call."""
         if len(self._text) - self._place < _PIECE_CHARACTERS and not self._is_whole:
             self._read_on()
-        end = self._text.rfind("},", self._place) + 1
+        end = self._end_of_objects()
         if end:
             try:
                 # Brackets around it fit only if no object or text is cut in two.
@@ -157,6 +160,21 @@ class _Text:
         while self._place < end and self.took(","):
             values.append(self._value())
         return values
+
+    def _end_of_objects(self) -> int:
+        """Where the last object that is here as a whole ends, as far as can be told without decoding; 0 for nowhere.
+
+        Objects in a list mostly begin with the same name, and those inside them with others.
+        """
+        if self._first_name is None:
+            first = _BEGINNING.match(self._text, self._place)
+            self._first_name = "" if first is None else first[1]
+        end = len(self._text)
+        while self._first_name and (end := self._text.rfind("},", self._place, end)) > 0:
+            after = _BEGINNING.match(self._text, end + 2)
+            if after is not None and after[1] == self._first_name:
+                return end + 1
+        return self._text.rfind("},", self._place) + 1
 
     def _value(self) -> Any:
         """The value that comes next."""

@@ -20,12 +20,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, final, get_args
+from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.errors import PlanError, SourceError
+from fitstream.errors import SourceError
 
 __all__ = [
     "Blame",
@@ -36,7 +36,6 @@ __all__ = [
     "NumberEncoder",
     "Values",
     "brief",
-    "check_labelling",
     "few",
 ]
 
@@ -85,34 +84,6 @@ class Labels:
     values: npt.NDArray[Any]
     class_names: list[str] | None
     class_count: int
-
-
-def check_labelling(label_mode: str | None, classes: Sequence[Any] | None) -> list[str] | None:
-    """Check the arguments `label_mode` and `classes`, before anything is read.
-
-    Returns:
-        The class names as text, or None.
-    Raises:
-        PlanError: If they are wrong, or contradict each other.
-    """
-    if label_mode is not None and label_mode not in get_args(LabelMode):
-        modes = ", ".join(map(repr, get_args(LabelMode)))
-        raise PlanError(f"label_mode={label_mode!r} must be one of {modes} or None (no labels).")
-    if classes is None:
-        return None
-    if label_mode in (None, "raw"):
-        raise PlanError(f"classes= names classes, but label_mode={label_mode!r} has none. Leave one of them out.")
-    if isinstance(classes, (str, bytes)) or not all(isinstance(name, (str, int, np.integer)) for name in classes):
-        raise PlanError(f"classes={classes!r} must be a list of names, in the order of their indices.")
-    names = [str(name) for name in classes]
-    if not names:
-        raise PlanError("classes=[] names no class. Leave it out to take all that there are.")
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise PlanError(f"classes= has {', '.join(map(repr, twice))} more than once; each class has one index.")
-    if label_mode == "binary" and len(names) > 2:
-        raise PlanError(f'label_mode="binary" is for at most 2 classes, but classes= names {len(names)}.')
-    return names
 
 
 class Encoder(ABC):

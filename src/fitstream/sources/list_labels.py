@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
-import numpy.typing as npt
 
 from fitstream.sources.labels import Blame, Encoder, Labels, Values, brief
 
@@ -30,7 +30,8 @@ class ListEncoder(Encoder):
     def __init__(self, column: str, blame: Blame) -> None:
         self._column = column
         self._blame = blame
-        self._pieces: list[npt.NDArray[np.float32]] = []
+        # One block that grows, since pieces that are let go of would stay with the process as holes in its heap.
+        self._numbers = io.BytesIO()
         self._count = 0
         self._width = 0
 
@@ -40,12 +41,12 @@ class ListEncoder(Encoder):
         try:
             rows = [np.asarray(value) for value in values]
             piece = np.stack(rows).astype(np.float32)
-            good = piece.shape == (len(values), self._width) and all(row.dtype.kind in "biuf" for row in rows)
+            good = 0 < self._width == piece.shape[-1] and piece.ndim == 2 and all(row.dtype.kind in "biuf" for row in rows)
         except (ValueError, TypeError):
             good = False
         if not good or not np.isfinite(piece).all():
             raise self._wrong(values)
-        self._pieces.append(piece)
+        self._numbers.write(piece.tobytes())
         self._count += len(values)
 
     def _wrong(self, values: Values) -> Exception:
@@ -53,6 +54,8 @@ class ListEncoder(Encoder):
             told = ""
             if not isinstance(value, (list, tuple, np.ndarray)):
                 told = f"the label {brief(value)} is no list, as those of the rows before are"
+            elif not len(value):
+                told = "the label is an empty list"
             elif len(value) != self._width:
                 told = f"the label {brief(value)} has {len(value)} numbers, and the first one has {self._width}"
             elif not all(_is_number(number) for number in value):
@@ -63,7 +66,9 @@ class ListEncoder(Encoder):
         return self._blame(self._count, self._column, "the labels from here on are no lists of numbers.")
 
     def finish(self) -> Labels:
-        return Labels(np.concatenate(self._pieces), None, 0)
+        numbers = np.frombuffer(self._numbers.getvalue(), np.float32).reshape(self._count, self._width)
+        self._numbers = io.BytesIO()
+        return Labels(numbers, None, 0)
 
 
 def _is_number(value: Any) -> bool:

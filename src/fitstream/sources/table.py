@@ -18,9 +18,10 @@ from typing import Any, final
 import numpy as np
 
 from fitstream.errors import PlanError, SourceError
+from fitstream.sources.class_names import check_labelling
 from fitstream.sources.columns import Arrow, Frame, Paths, Records, Rows, Table
 from fitstream.sources.files import FileSource, PathPacker, encode_path, is_inside
-from fitstream.sources.labels import ClassEncoder, Encoder, LabelMode, NumberEncoder, Values, brief, check_labelling
+from fitstream.sources.labels import ClassEncoder, Encoder, LabelMode, NumberEncoder, Values, brief
 from fitstream.sources.list_labels import ListEncoder, holds_lists
 from fitstream.sources.table_files import TABLE_SUFFIXES, open_table_file
 
@@ -104,6 +105,10 @@ def _open_table(table: Any) -> Table:
         return Frame(table, kind)
     for kind in sorted(kinds & {"pyarrow.Table", "pyarrow.RecordBatch"}):
         return Arrow(table, kind)
+    if kinds & {"pandas.Series", "pandas.Index", "polars.Series"} and len(table):
+        return Paths(table.to_list())
+    if isinstance(table, np.ndarray) and table.ndim == 1 and table.dtype.kind in "OU" and len(table):
+        return Paths(table)
     if isinstance(table, np.ndarray) and table.ndim == 2 and table.shape[1] > 0 and len(table):
         return Rows(table)
     if isinstance(table, (list, tuple)) and table:
@@ -149,10 +154,18 @@ def _label_columns(table: Table, label: str | Sequence[str] | None, label_mode: 
         if len(table.names) == 1:
             raise SourceError(f"{table.origin} has paths only. Add labels, give path_to_class=, or use label=None.")
         return list(table.names[1:])
-    labels = [label] if isinstance(label, str) else list(label) if isinstance(label, Iterable) else []
-    if not labels or not all(isinstance(name, str) for name in labels) or len(set(labels)) < len(labels):
+    if isinstance(label, str) or _is_column(table, label):
+        return [label]  # type: ignore[list-item]  a frame's columns have any names
+    labels = list(label) if isinstance(label, Iterable) else []
+    named = all(isinstance(name, str) or _is_column(table, name) for name in labels)
+    if not labels or not named or len(set(labels)) < len(labels):
         raise PlanError(f"label={label!r} must be a column, or a list of different columns, or None for no labels.")
     return labels
+
+
+def _is_column(table: Table, name: Any) -> bool:
+    """Whether a frame has a column of that name, which may be a number or a tuple."""
+    return not isinstance(name, list) and name in table.names
 
 
 def _check_path_to_class(path_to_class: Any, label: str | Sequence[str] | None, label_mode: str | None) -> None:
@@ -179,7 +192,7 @@ def _classes_of(
 
 
 def _is_vector(table: Table, label: str | Sequence[str] | None, labels: list[str]) -> bool:
-    return len(labels) > 1 if table.positional else not isinstance(label, str)
+    return len(labels) > 1 if table.positional else labels != [label]
 
 
 def _encoder(
