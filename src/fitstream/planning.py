@@ -175,7 +175,7 @@ def _sizes(
     index_bytes, memory_bytes = (source.index_bytes, source.memory_bytes) if isinstance(source, Source) else (0, 0)
     return {
         "scratch_bytes": first.scratch_bytes,
-        "large_wanted_bytes": _large_wanted_bytes(recipe),
+        "large_wanted_bytes": _large_wanted_bytes(source, recipe),
         "hand_bytes": first.hand_bytes
         + _together_bytes(source, chunk_rows, first)
         + (source.block_bytes if isinstance(source, Source) else 0),
@@ -302,10 +302,10 @@ def _together_bytes(source: Source | Sequential, chunk_rows: int, first: Probe) 
     return chunk_rows * max(first.hand_bytes, sum(spec.nbytes for spec in first.specs))
 
 
-def _large_wanted_bytes(recipe: Recipe) -> int:
+def _large_wanted_bytes(source: Source | Sequential, recipe: Recipe) -> int:
     options = recipe.image_options
     if options is None:
-        return 0
+        return source.most_scratch_bytes if isinstance(source, Source) else 0
     # The file itself is in scratch too; it takes at most about a tenth of the picture that it holds.
     return options.scratch_bytes(options.max_pixels) * 11 // 10
 

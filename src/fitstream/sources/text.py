@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO, final
 
 import numpy as np
@@ -22,17 +22,17 @@ from fitstream.redaction import redacted
 from fitstream.scratch import Arena
 from fitstream.sources.base import Reader, Sequential, Source
 from fitstream.sources.encodings import Encoding, check_encoding, explain_undecodable
-from fitstream.sources.text_index import LineIndex, check_file, index_lines
+from fitstream.sources.text_index import LineIndex, check_file, first_bytes, index_lines
 from fitstream.sources.text_stream import COMPRESSED, NumberedParse, TextStream
-from fitstream.spec import format_bytes
+from fitstream.spec import aligned, format_bytes
 
 __all__ = ["TextSource", "open_text"]
 
 _OPEN_FILES = 8
 #: Lines that stand for all in a fingerprint.
 _FEW_LINES = 16
-#: What a character may take in memory, for each byte of its line.
-_WIDEST_BYTES = 4
+#: What reading takes for each byte of a line: itself, and a character of up to 4 bytes.
+_LINE_BYTES = 1 + 4
 
 
 def open_text(
@@ -65,7 +65,7 @@ def open_text(
         stream = TextStream(paths, encoding, errors, int(skip_lines), keep_empty)
         return stream, NumberedParse(parse, paths)
     states = [_state(each) for each in paths]  # before lines are looked for, so that no change is missed
-    encodings = [Encoding.of(encoding, _start(each)) for each in paths]
+    encodings = [Encoding.of(encoding, first_bytes(each)) for each in paths]
     index = index_lines(paths, encodings, skip_lines=int(skip_lines), keep_empty=keep_empty, observers=observers)
     if not len(index.starts):
         raise SourceError(f"there is no line to read: {shown} has {len(index.skipped):,} empty or skipped lines.")
@@ -74,9 +74,11 @@ def open_text(
 
 def _paths(path: Any) -> list[str]:
     """All files that are meant, in their order."""
-    given = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    given = [path] if isinstance(path, (str, bytes, os.PathLike)) or not isinstance(path, Iterable) else list(path)
     if not given:
         raise SourceError("from_text got an empty list of files.")
+    if not all(isinstance(one, (str, bytes, os.PathLike)) for one in given):
+        raise PlanError(f"path={path!r} must be a file, a pattern such as 'logs/*.txt', or a list of both.")
     found: list[str] = []
     for each in given:
         name = os.fspath(each)
@@ -90,14 +92,6 @@ def _paths(path: Any) -> list[str]:
             raise SourceError(f"no file matches the pattern. Relative patterns start at {os.getcwd()!r}.", file=name)
         found += matched
     return found
-
-
-def _start(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(4)
-    except OSError as error:
-        raise SourceError(f"the file can't be read: {error.strerror}.", file=path) from None
 
 
 @final
@@ -136,6 +130,10 @@ class TextSource(Source):
     @property
     def index_bytes(self) -> int:
         return self.index.nbytes + sum(2 * len(path) for path in self.paths)
+
+    @property
+    def most_scratch_bytes(self) -> int:
+        return aligned(_LINE_BYTES * self.index.longest_bytes)
 
     def path(self, index: int) -> str:
         """The file and the line in it."""
@@ -185,8 +183,8 @@ class _TextReader(Reader):
             TooLarge: If the arena can't hold it.
         """
         file, start, count_bytes = self._source.index.place(index)
-        line = arena.take(count_bytes).data
-        arena.charge(_WIDEST_BYTES * count_bytes)
+        # The text that is made of it is counted with it; pages that nothing is written to cost nothing.
+        line = arena.take(_LINE_BYTES * count_bytes)[:count_bytes].data
         self._fill(file, start, line)
         codec = self._source.codecs[file]
         try:
