@@ -17,7 +17,7 @@ BENCHMARKS ?= jpeg_feed large_photos arrays transport python_transform tiny_samp
 unexport PYTHONPATH PYTHONHOME
 
 help: ## What can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+%?:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/demo.stamp ## Train on 1,797 handwritten digits from PNG files within 64 MB
 	$(VENV)/bin/fitstream demo
@@ -51,6 +51,9 @@ examples-full: $(VENV)/demo.stamp $(VENV)/examples.stamp ## All examples in full
 	for name in examples/*.py; do \
 	  echo "== $$name" && $(PY) $$name || exit 1; \
 	done
+
+example-%: $(VENV)/demo.stamp $(VENV)/examples.stamp ## One of them: make example-entity_tagging ARGS=--quick
+	$(PY) examples/$*.py $(ARGS)
 
 soak: $(VENV)/test.stamp $(VENV)/backends.stamp ## What takes minutes: every split of lanes, many epochs, random kills
 	$(PYTEST) tests/soak/every_split.py tests/soak/long_runs.py

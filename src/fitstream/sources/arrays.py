@@ -46,6 +46,9 @@ class ArraySource(Source):
         self.arrays = [
             _rows(leaf, name) for leaf, name in zip(self.structure.flatten(tree), self.structure.names, strict=True)
         ]
+        files = {_file(leaf) for leaf in self.structure.flatten(tree)}
+        # Of arrays from several files, an error tells which array it was.
+        self._file = files.pop() if len(files) == 1 else None
         lengths = {array.shape[0] for array in self.arrays}
         if len(lengths) > 1:
             told = ", ".join(
@@ -91,6 +94,9 @@ class ArraySource(Source):
         kept.arrays = [one.keeping(block_count) if isinstance(one, StoredArray) else one for one in self.arrays]
         return kept
 
+    def path(self, index: int) -> str | None:
+        return self._file
+
     def labels(self) -> npt.NDArray[np.generic] | None:
         """The second part, where samples are tuples of at least two and it is in memory, mapped, or small."""
         if self.structure.names[:2] != ["[0]", "[1]"]:
@@ -107,6 +113,14 @@ class ArraySource(Source):
     def __repr__(self) -> str:
         kinds = ", ".join(f"{a.dtype.name}{list(a.shape)}" for a in self.arrays)
         return f"{len(self):,} rows of arrays ({kinds})"
+
+
+def _file(leaf: Any) -> str | None:
+    """The file that an array lies in, where that is known."""
+    if isinstance(leaf, StoredArray):
+        return leaf.file
+    name = getattr(leaf, "filename", None) if isinstance(leaf, np.memmap) else None
+    return None if name is None else str(name)
 
 
 def _is_plain(array: npt.NDArray[Any]) -> bool:

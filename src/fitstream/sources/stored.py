@@ -126,6 +126,11 @@ class StoredArray:
         made._named, made._allow_outside = True, allow_outside
         return made
 
+    @property
+    def file(self) -> str | None:
+        """The file that it is in, if it was named."""
+        return None if self._place is None else self._place[0]
+
     def __len__(self) -> int:
         return self.shape[0]
 
