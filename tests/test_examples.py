@@ -70,6 +70,11 @@ def test_every_example_is_run_and_short() -> None:
     assert all(len((FOLDER / name).read_text(encoding="utf-8").splitlines()) < 120 for name in EXAMPLES)
 
 
+def test_every_example_is_listed() -> None:
+    listed = re.findall(r"^\| `(\w+)`", (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(f"{name}.py" for name in listed) == sorted(EXAMPLES)
+
+
 @pytest.mark.parametrize(("name", "package"), [(name, package) for name in DATA for package in sorted(DATA[name])])
 def test_an_example_without_its_data_says_in_one_line_what_to_install(name: str, package: str, tmp_path: Path) -> None:
     # Whether they are here or not, one is found and the other isn't.
