@@ -49,7 +49,7 @@ test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch
 
 examples-full: $(VENV)/demo.stamp $(VENV)/examples.stamp ## All examples in full: files of 3 GB, some minutes each
 	for name in examples/*.py; do \
-	  echo "== $$name" && $(PY) $$name || exit 1; \
+	  echo "== $$name" && KERAS_BACKEND=$$($(PY) -m fitstream.backend) $(PY) $$name || exit 1; \
 	done
 
 example-%: $(VENV)/demo.stamp $(VENV)/examples.stamp ## One of them: make example-entity_tagging ARGS=--quick

@@ -45,6 +45,8 @@ class Lengths:
                 raise PlanError(
                     f"bucket_by= must be a function or one whole number a sample, not {array.dtype} {array.shape}."
                 )
+            if array.min(initial=0) < 0:
+                raise PlanError(f"bucket_by= has the length {array.min()}; lengths are whole numbers from 0 on.")
             self._array = array.astype(np.int64)
 
     def of(self, count: int, read: Callable[[], npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:

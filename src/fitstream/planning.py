@@ -261,6 +261,8 @@ def _lengthened(first: Probe, batch: Batch, order: BatchOrder | None) -> tuple[P
         assert order is not None
         assert order.buckets is not None
         longest = int(order.buckets.lengths.max(initial=1))
+        # Arrays of another length than the one that was told of: the first sample's is all that is known of theirs.
+        longest = max(longest, *(first.specs[number].shape[0] or 0 for number in padded))
     return replace(first, specs=lengthened(first.specs, padded, longest)), padded
 
 

@@ -65,7 +65,10 @@ def batch_order(
 def _lengths(
     source: Source, operations: Sequence[Operation], order: Order, bucket_by: Lengths | None
 ) -> npt.NDArray[np.int64]:
-    """What the function says of each sample of a pass; 0 for those that are never used."""
+    """What the function says of each sample of a pass.
+
+    0 for those that are never used, and for those that can't be made: they fail at their turn, as it was chosen there.
+    """
     assert bucket_by is not None
     assert bucket_by.fn is not None
     fn, lengths = bucket_by.fn, np.zeros(len(source), np.int64)
@@ -74,7 +77,10 @@ def _lengths(
         for first in range(0, order.count, _LENGTH_ROWS):
             for index in order.span(0, first, min(first + _LENGTH_ROWS, order.count)).tolist():
                 with chain.arena:
-                    sample = chain.sample(index, 0)
+                    try:
+                        sample = chain.sample(index, 0)
+                    except SampleError:
+                        continue
                     lengths[index] = _length(chain, fn, sample, index)
     finally:
         chain.close()

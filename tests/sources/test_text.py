@@ -306,6 +306,15 @@ def test_a_file_that_changes_after_its_lines_were_found_is_refused(tmp_path: Pat
         ds[0]
 
 
+def test_a_file_with_more_lines_at_the_same_size_and_time_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.txt", "12345\n" * 20_000)
+    fs.from_text(path, codes)
+    state = path.stat()
+    os.utime(write(path, "12\n45\n" * 20_000), ns=(state.st_atime_ns, state.st_mtime_ns))
+    with pytest.raises(fs.SampleError, match=r"x\.txt: more than one line lies where one was found.*Delete"):
+        fs.from_text(path, codes)[7]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [

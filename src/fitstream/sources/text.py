@@ -18,6 +18,7 @@ import numpy as np
 
 from fitstream.errors import PlanError, SourceError
 from fitstream.events import Observer
+from fitstream.kept_arrays import cache_folder
 from fitstream.redaction import redacted
 from fitstream.scratch import Arena
 from fitstream.sources.base import Reader, Sequential, Source
@@ -191,8 +192,16 @@ class _TextReader(Reader):
             text = str(line, codec, self._source.errors)
         except UnicodeDecodeError as error:
             raise explain_undecodable(error, codec) from None
-        end = text.find("\n")  # empty lines, which are no samples, may follow it
-        return text if end < 0 else text[:end].removesuffix("\r")
+        end = text.find("\n")
+        if end < 0:
+            return text
+        if text[end:].strip("\r\n"):  # empty lines alone, which are no samples, may follow
+            raise SourceError(
+                "more than one line lies where one was found: the file was changed, and kept its size and time. Delete "
+                f"the files in {cache_folder()!r} that begin with \"lines\".",
+                file=self._source.shown[file],
+            )
+        return text[:end].removesuffix("\r")
 
     def raw(self, index: int) -> bytes:
         """The bytes of one line, with its end."""
