@@ -39,7 +39,7 @@ test-core: $(VENV)/test.stamp ## Tests that need no framework (those of the docu
 test-adapters: $(VENV)/demo.stamp $(VENV)/test.stamp ## Tests with Keras on the demo's backend
 	KERAS_BACKEND=$$($(PY) -m fitstream.backend) $(PYTEST) -m 'not slow' tests/adapters
 
-test-slow: $(VENV)/demo.stamp $(VENV)/test.stamp ## Whole programs: old ones under `fitstream run`, and the examples
+test-slow: $(VENV)/demo.stamp $(VENV)/test.stamp $(VENV)/examples.stamp ## Whole programs: old ones under `fitstream run`, and the examples
 	KERAS_BACKEND=$$($(PY) -m fitstream.backend) $(PYTEST) -m slow tests
 
 test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch and JAX
@@ -47,7 +47,7 @@ test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch
 	  echo "== $$backend" && KERAS_BACKEND=$$backend $(PYTEST) -m '$(MARKS)' tests/adapters || exit 1; \
 	done
 
-examples-full: $(VENV)/demo.stamp $(VENV)/test.stamp ## All examples in full: files of 3 GB, some minutes each
+examples-full: $(VENV)/demo.stamp $(VENV)/examples.stamp ## All examples in full: files of 3 GB, some minutes each
 	for name in examples/*.py; do \
 	  echo "== $$name" && $(PY) $$name || exit 1; \
 	done
@@ -100,7 +100,8 @@ $(PY) $(VENV)-bench/bin/python: %/bin/python:
 $(VENV)/demo.stamp: EXTRAS := demo
 $(VENV)/test.stamp: EXTRAS := test,lint
 $(VENV)/backends.stamp: EXTRAS := demo,test,backends
-$(VENV)/demo.stamp $(VENV)/test.stamp $(VENV)/backends.stamp: pyproject.toml | $(PY)
+$(VENV)/examples.stamp: EXTRAS := examples
+$(VENV)/demo.stamp $(VENV)/test.stamp $(VENV)/backends.stamp $(VENV)/examples.stamp: pyproject.toml | $(PY)
 	@echo "Installing fitstream[$(EXTRAS)] into $(VENV)"
 	@$(PY) $(PIP) --editable '.[$(EXTRAS)]'
 	@touch $@

