@@ -187,3 +187,24 @@ def test_what_a_killed_program_left_is_thrown_away(tmp_path: Path) -> None:
     assert len(list((tmp_path / "mnist").rglob("half.body"))) == 1
     assert len(fs.datasets.mnist(tmp_path)[0][0]) == 5
     assert sorted(os.listdir(tmp_path / "mnist")) == ["x_test.npy", "x_train.npy", "y_test.npy", "y_train.npy"]
+
+
+def test_threads_that_start_together_all_fail_where_nothing_can_be_made(tmp_path: Path) -> None:
+    idx_files(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(b"no labels")
+    found: list[BaseException] = []
+
+    def attempt() -> None:
+        try:
+            fs.datasets.mnist(tmp_path)
+        except fs.SourceError as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=attempt) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    assert all("no IDX file" in str(error) for error in found)
+    assert not (tmp_path / "mnist").exists()

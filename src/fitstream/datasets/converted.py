@@ -30,6 +30,7 @@ __all__ = ["Arrays", "mapped", "write"]
 #: `(x_train, y_train), (x_test, y_test)`
 Arrays: TypeAlias = tuple[tuple[Uint8, Uint8], tuple[Uint8, Uint8]]
 
+_HAS_LOCKS = fcntl is not None
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 _UNFINISHED = ".converting-"
 
@@ -57,9 +58,6 @@ def mapped(folder: Path, convert: Callable[[Path], None], picture: tuple[int, ..
                 "write to and that has room. The files that they are made from may be links in it.",
                 file=str(folder),
             ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # if it is empty
     arrays = [_load(file, label if file.name[0] == "y" else picture) for file in files]
     for part in (0, 2):
         count, labels = len(arrays[part]), len(arrays[part + 1])
@@ -78,19 +76,34 @@ def _are_there(files: list[Path]) -> bool:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
     """Wait until no other program makes these arrays; whether that is certain: some file systems have no locks."""
-    folder.mkdir(parents=True, exist_ok=True)
-    is_alone, lock = False, -1
+    lock, is_alone = _locked(folder)
     try:
-        if fcntl is not None:
-            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-            with contextlib.suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                is_alone = True
-        folder.mkdir(parents=True, exist_ok=True)  # the one that was waited for has removed it if it failed
         yield is_alone
     finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if it is empty, since nothing could be made
         if lock >= 0:
             os.close(lock)
+
+
+def _locked(folder: Path) -> tuple[int, bool]:
+    """A descriptor of the folder, or -1, and whether it has the lock."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not _HAS_LOCKS:
+            return -1, False
+        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            return lock, False
+        except BaseException:
+            os.close(lock)
+            raise
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), os.stat(folder)):
+                return lock, True
+        os.close(lock)  # the one that was waited for has failed, and has removed the folder
 
 
 def _make(folder: Path, files: list[Path], convert: Callable[[Path], None], is_alone: bool) -> None:
