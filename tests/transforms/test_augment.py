@@ -315,6 +315,12 @@ def test_a_setting_that_cannot_be_is_refused_when_it_is_made(make: Any) -> None:
         make()
 
 
+def test_a_class_that_is_called_with_a_picture_does_not_print_it() -> None:
+    with pytest.raises(fs.PlanError, match="horizontal=array") as caught:
+        RandomFlip(picture(), 3)  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 120
+
+
 def test_lists_and_numbers_of_numpy_are_settings_too() -> None:
     assert RandomCrop([8, 9]) == RandomCrop((np.int64(8), np.int32(9)))  # type: ignore[arg-type]
     assert RandomRotation([-5, 10]) == RandomRotation((-5, 10))  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ given, and what it returns is of the dtype that came in, unless it says otherwis
 from __future__ import annotations
 
 import math
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -169,7 +170,7 @@ def between(name: str, value: Any, low: float, high: float) -> float:
     is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:
         bounds = f" from {low:g} to {high:g}" if math.isfinite(high - low) else ""
-        raise PlanError(f"{name}={value!r} must be a number{bounds}.")
+        raise PlanError(f"{name}={reprlib.repr(value)} must be a number{bounds}.")
     return float(value)
 
 
@@ -180,7 +181,7 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
         PlanError: If it isn't one.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise PlanError(f"{name}={value!r} must be a whole number from {low} to {high}.")
+        raise PlanError(f"{name}={reprlib.repr(value)} must be a whole number from {low} to {high}.")
     return int(value)
 
 
@@ -192,8 +193,8 @@ def span(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
     """
     pair = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else ()
     if len(pair) != 2:
-        raise PlanError(f"{name}={value!r} must be two numbers, the least and the largest.")
+        raise PlanError(f"{name}={reprlib.repr(value)} must be two numbers, the least and the largest.")
     least, largest = between(name, pair[0], low, high), between(name, pair[1], low, high)
     if least > largest:
-        raise PlanError(f"{name}={value!r} must be two numbers, the least and the largest.")
+        raise PlanError(f"{name}={reprlib.repr(value)} must be two numbers, the least and the largest.")
     return least, largest
