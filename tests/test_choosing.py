@@ -125,6 +125,24 @@ def test_a_stratified_split_keeps_shares_and_loses_none(sizes: list[int], share:
             assert abs(here - size * share) <= 1
 
 
+def test_one_hot_rows_are_classes() -> None:
+    rows = fs.from_arrays((np.arange(1000), np.eye(3, dtype=np.float32)[LABELS]))
+    train, rest = rows.split(0.8, stratify=True)
+    assert sorted(np.bincount(LABELS[list(chain(*seen(rest.batch(50))))])) == [10, 50, 140]
+    drawn = list(chain(*seen(rows.sample(300, balance=True).batch(50))))
+    assert np.bincount(LABELS[drawn]).tolist() == [100, 100, 100]
+    assert rows.class_weights() == labelled().class_weights()
+    assert len(train) == 800
+
+
+@pytest.mark.parametrize("row", [[0.5, 0.5, 0], [0, 0, 0], [1, 1, -1], [2, -1, 0]])
+def test_rows_that_are_not_one_hot_are_no_classes(row: list[float]) -> None:
+    rows = np.eye(3)[LABELS]
+    rows[-1] = row
+    with pytest.raises(fs.PlanError, match="or a one-hot row"):
+        fs.from_arrays((np.arange(1000), rows)).split(0.5, stratify=True)
+
+
 def test_a_stratified_split_has_the_size_that_the_fraction_says() -> None:
     one, other = labelled().split(0.8, seed=3, stratify=True)
     assert (len(one), len(other)) == (800, 200)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -169,6 +170,8 @@ def test_repr_reads_as_the_chain_it_is() -> None:
         (lambda: fs.from_arrays(()), "no array"),
         (lambda: fs.from_sequence([]), "empty"),
         (lambda: fs.from_sequence(iter([1])), "__len__"),
+        (lambda: fs.from_sequence({"train": [1], "test": [2]}), r"by name \('train', 'test'\), not by place"),
+        (lambda: fs.from_sequence(pd.DataFrame({"x": [1.0]})), r"from_arrays\(\(frame"),
         (lambda: fs.from_batches(5), "not a generator function"),
         (lambda: fs.from_generator(lambda: iter([]), length=0), "length=0"),
     ],

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,3 +126,17 @@ def test_the_folder_is_the_systems_unless_it_is_named(monkeypatch: pytest.Monkey
     assert cache_folder() == str(tmp_path / "fitstream")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == os.path.expanduser("~/.cache/fitstream")
+
+
+def test_what_was_not_read_for_half_a_year_is_removed_when_something_is_kept(cache: Path) -> None:
+    for name, option in (("old", "a"), ("read", "b")):
+        keep(name, {**ORIGIN, "options": option}, columns())
+    (old,) = cache.glob("old-*.kept")
+    (read,) = cache.glob("read-*.kept")
+    other = cache / "something else"
+    other.write_text("not ours")
+    for file in (old, read, other):
+        os.utime(file, (0, 0))
+    os.utime(read, (time.time(), 0))
+    keep("new", ORIGIN, columns())
+    assert {file.name.partition("-")[0] for file in cache.iterdir()} == {"read", "new", "something else"}

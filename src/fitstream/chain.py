@@ -37,12 +37,19 @@ class Recipe:
         stages: Operations on samples, with their places in the dataset's chain.
         seed: Seed of random transforms.
         unit: What the source gives, for errors: "sample" or "batch".
+        checks_each_pass: Whether NaN is looked for in each pass: where the first one doesn't show all samples, or one
+            that it left out would come again.
     """
 
     source: Source | None
     stages: tuple[tuple[int, Decode | Map], ...]
     seed: int
     unit: str = "sample"
+    checks_each_pass: bool = False
+
+    def checks_finite(self, pass_index: int) -> bool:
+        """Whether NaN is looked for in what the source gives in a pass."""
+        return self.source is not None and self.source.checks_finite and (pass_index == 0 or self.checks_each_pass)
 
     @property
     def image_options(self) -> ImageOptions | None:
@@ -94,7 +101,7 @@ class Chain:
     def __init__(self, recipe: Recipe, arena: Arena, watch: Callable[[Any], None] | None = None) -> None:
         self._watch = watch
         self._borrows = recipe.source is not None and recipe.source.borrows
-        self._checks_finite = recipe.source is not None and recipe.source.checks_finite
+        self._part_names = () if recipe.source is None else recipe.source.part_names
         maps = (number for number, (_, stage) in enumerate(recipe.stages, 1) if isinstance(stage, Map))
         self._first_map = next(maps, 0)
         self.recipe = recipe
@@ -133,8 +140,8 @@ class Chain:
         stage_name = "read"
         try:
             sample = given if given is not None or self.reader is None else self.reader.read(index, self.arena)
-            if self._checks_finite and pass_index == 0:
-                check_finite(sample)
+            if self.recipe.checks_finite(pass_index):
+                check_finite(sample, self._part_names)
             for number, (place, stage, decoder) in enumerate(self._stages, 1):
                 stage_name = stage.name
                 if decoder is not None:

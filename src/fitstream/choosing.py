@@ -18,24 +18,39 @@ from fitstream.strata import chunks_of, divided, strata_of
 __all__ = ["chunk_shuffle", "class_labels", "draw", "renewed", "split"]
 
 
+#: Rows that are looked at together, and labels of more than a number that are looked at.
+_LOOK_ROWS, _MOST_LABEL_BYTES = 4096, 1 << 28
+
+
 def class_labels(source: Source | Sequential, operations: Sequence[Operation], what: str) -> npt.NDArray[np.generic]:
     """Labels of a dataset's samples in the order of its first pass, `(count,)`, whole numbers.
 
     Raises:
-        PlanError: If they aren't known, or aren't whole numbers, one a sample.
+        PlanError: If they aren't known, or are neither whole numbers, one a sample, nor one-hot.
     """
     labels = source.labels() if isinstance(source, Source) else None
     if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
+    if labels is not None and labels.ndim == 2 and _is_one_hot(labels):
+        labels = labels.argmax(axis=1)
     if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iub":
         told = "are not known" if labels is None else f"are {labels.dtype}{list(labels.shape)}"
         raise PlanError(
-            f"{what} needs one whole number a sample as label, known without reading samples; those of {source!r} "
-            f"{told}. Use from_table, from_folder, or from_arrays((x, labels))."
+            f"{what} needs one whole number a sample as label, or a one-hot row, known without reading samples; those "
+            f"of {source!r} {told}. Use from_table, from_folder, or from_arrays((x, labels))."
         )
     assert isinstance(source, Source)
     order = sample_order(source, operations)
     return np.asarray(labels[order.indices(0, np.arange(order.count))])
+
+
+def _is_one_hot(labels: npt.NDArray[np.generic]) -> bool:
+    if labels.dtype.kind not in "biuf" or labels.nbytes > _MOST_LABEL_BYTES:
+        return False
+    return all(
+        bool((rows.sum(axis=1) == 1).all() and ((rows == 0) | (rows == 1)).all())
+        for rows in (labels[first : first + _LOOK_ROWS] for first in range(0, len(labels), _LOOK_ROWS))
+    )
 
 
 def split(

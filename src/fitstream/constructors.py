@@ -170,7 +170,7 @@ def from_arrays(tree: Any, *, allow_nan: bool = False) -> Dataset:
 def from_hdf5(
     path: str | os.PathLike[str],
     *names: str | dict[str, Any],
-    axes: Axes = "stored",
+    axes: Axes | Sequence[Axes] = "stored",
     allow_outside: bool = False,
     allow_nan: bool = False,
 ) -> Dataset:
@@ -184,11 +184,12 @@ def from_hdf5(
             in that order. A dict in the place of names, `{"image": "train/x"}`, gives dicts.
         axes: "stored": a sample is a row of the first axis, as in the file. "matlab": the axes are reversed, as MATLAB
             shows them, so that a sample is one of MATLAB's first axis, the last one in the file. What MATLAB calls an
-            array of `(height, width, 3, count)` lies in the file as `(count, 3, width, height)`.
+            array of `(height, width, 3, count)` lies in the file as `(count, 3, width, height)`. Or a list with one of
+            the two for each name, such as for pictures and a column of labels.
         allow_outside: Follow what the file says to other files: external links and storage, virtual datasets.
         allow_nan: As in `from_arrays`.
     Raises:
-        PlanError: If no name was given, or axes= is none of the two.
+        PlanError: If no name was given, or axes= is none of the two, or not one for each name.
         SourceError: With the file, if it is none of HDF5, a dataset is missing, leads elsewhere, holds no numbers, or
             needs a filter that isn't there, or if lengths differ.
     """

@@ -45,10 +45,18 @@ def sample_error(error: BaseException, index: int, path: str | None, stage: str,
         stage: What was being done.
         unit: As in `SampleError`.
     """
-    told = str(error)
+    told = _beyond_place(str(error), path)
     own = type(error).__module__.startswith("fitstream.")
     reason = told if own else f"{type(error).__name__}: {told}" if told else type(error).__name__
     return SampleError(reason, index=index, path=path, stage=stage, user_line=_user_line(error), unit=unit)
+
+
+def _beyond_place(told: str, path: str | None) -> str:
+    """A message without the file at its start, which the `SampleError` names before it."""
+    for file in () if path is None else (path, path.rpartition("@")[0]):
+        if file and told.startswith((f"{file}: ", f"{file}, ")):
+            return told[len(file) + 2 :]
+    return told
 
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep

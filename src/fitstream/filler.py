@@ -39,7 +39,6 @@ class Filler:
         self._padded = padded
         stages, source = chain.recipe.stages, chain.recipe.source
         self._gather = chain.reader.gather if chain.reader is not None and not (stages or padded) else None
-        self._checks_finite = source is not None and source.checks_finite
         many = source is not None and source.fetches_many
         self._read_many = chain.reader.read_many if chain.reader is not None and many else None
         self._decodes_last = bool(stages) and isinstance(stages[-1][1], Decode)
@@ -73,7 +72,8 @@ class Filler:
         if self._gather is not None:
             done, fault = self._gather_rows(self._gather, leaves, start, indices)
             # What isn't finite is found and told row by row.
-            if done and not (self._checks_finite and passes[0] == 0 and self._has_odd(leaves, start, len(indices))):
+            checks = self.chain.recipe.checks_finite(int(passes[0]))
+            if done and not (checks and self._has_odd(leaves, start, len(indices))):
                 return
         if given is None and fault is None and self._read_many is not None:
             given, fault = self._fetch(self._read_many, indices)

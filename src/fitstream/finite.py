@@ -6,6 +6,7 @@ since it makes a truth value for each number.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,21 +29,28 @@ def is_finite(array: npt.NDArray[Any]) -> bool:
     return all(bool(np.isfinite(numbers[first : first + _PIECE]).all()) for first in range(0, numbers.size, _PIECE))
 
 
-def check_finite(sample: Any) -> None:
-    """Look at all arrays of a sample.
+def check_finite(sample: Any, names: Sequence[str] = ()) -> None:
+    """Look at all arrays of a sample. What else is in it is passed over.
 
+    Args:
+        sample: A tree of arrays.
+        names: What each of them is called in errors, such as "column 'x'"; else by its place in the tree.
     Raises:
         SourceError: Names the first array, and the place in it, that isn't finite.
     """
     structure = Structure(sample)
-    for leaf, name in zip(structure.flatten(sample), structure.names, strict=True):
-        array = np.asarray(leaf)
+    for number, leaf in enumerate(structure.flatten(sample)):
+        try:
+            array = np.asarray(leaf)
+        except ValueError:  # lists of differing lengths, which are for a function of the user's
+            continue
         if is_finite(array):
             continue
+        name = names[number] if number < len(names) else f"array{structure.names[number]}"
         odd = ~np.isfinite(array)
         place = tuple(map(int, np.unravel_index(int(np.argmax(odd)), array.shape)))
         where = f" at {list(place)}" if place else ""
         raise SourceError(
-            f"its array{name} holds {array[place]}{where} ({int(odd.sum()):,} of {array.size:,} numbers aren't "
+            f"its {name} holds {array[place]}{where} ({int(odd.sum()):,} of {array.size:,} numbers aren't "
             f"finite). {_ADVICE}"
         )

@@ -9,6 +9,8 @@ Nothing in it is trusted: what isn't exactly as it was written is as good as mis
 and JSON, and never unpickled. Arrays are written piece by piece, so that they are never in memory as a whole, and a
 file has a name only once it is whole: a program that is killed leaves nothing.
 
+What wasn't read for half a year is removed when something new is kept.
+
 The folder is `FITSTREAM_CACHE`, or the one that the system has for this, and never the one that the data lies in.
 """
 
@@ -21,6 +23,7 @@ import os
 import struct
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple, final
@@ -34,6 +37,8 @@ _MAGIC = b"fitstream kept 1".ljust(64, b"\n")
 _TAIL = struct.Struct("<QQ")
 _MOST_JSON_BYTES = 1 << 24
 _READ_BYTES = 1 << 20
+#: Half a year.
+_UNUSED_S = 180 * 86_400
 
 
 @final
@@ -151,6 +156,7 @@ def keep(purpose: str, origin: Mapping[str, Any], columns: Iterable[Column]) -> 
     """
     place = _place(purpose, origin)
     os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+    _remove_unused(os.path.dirname(place))
     with _new_file(place) as file:
         file.write(_MAGIC)
         arrays: dict[str, Any] = {}
@@ -167,6 +173,16 @@ def keep(purpose: str, origin: Mapping[str, Any], columns: Iterable[Column]) -> 
             file.write(bytes(-file.tell() % 64))
         told = json.dumps({"origin": origin, "arrays": arrays}).encode()
         file.write(told + _TAIL.pack(len(told), zlib.crc32(told)))
+
+
+def _remove_unused(folder: str) -> None:
+    """Remove what nobody has read for long, since its data may be gone, or elsewhere."""
+    for name in os.listdir(folder):
+        file = os.path.join(folder, name)
+        with contextlib.suppress(OSError):  # another program may do the same
+            state = os.stat(file)
+            if name.endswith(".kept") and time.time() - max(state.st_atime, state.st_mtime) > _UNUSED_S:
+                os.unlink(file)
 
 
 @contextlib.contextmanager

@@ -184,8 +184,9 @@ class Meter:
         if not plan.policy.allows(count, total):
             raise SampleError(
                 f"{count:,} of {total:,} samples of pass {found[0].pass_index} are bad, more than "
-                f"max_bad_fraction={plan.policy.max_bad_fraction:g} allows. The last one: {found[-1].reason}. "
-                "loader.stats().bad_samples lists all. Mend them, or raise max_bad_fraction.",
+                f"max_bad_fraction={plan.policy.max_bad_fraction:g} allows. The last one: "
+                f"{found[-1].reason.rstrip('.')}. loader.stats().bad_samples lists all. Mend them, or raise "
+                "max_bad_fraction.",
                 index=found[-1].index,
                 path=found[-1].path,
                 stage=found[-1].stage,

@@ -18,7 +18,7 @@ from fitstream.padding import lengthened, lengths_spec, padded_leaves
 from fitstream.plan import Plan
 from fitstream.policy import DEFAULT, Policy
 from fitstream.probe import Probe, batch_order, probe, recipe_of, sample_order
-from fitstream.sampling import Shard
+from fitstream.sampling import Draw, Shard
 from fitstream.sources.base import Sequential, Source
 from fitstream.spec import ArraySpec, Layout, Structure, format_bytes, parse_bytes
 
@@ -72,7 +72,8 @@ def make_plan(
     order = None
     if isinstance(source, Source):
         order = batch_order(source, operations, batch, shard)
-    recipe = recipe_of(source, operations)
+    some_only = batch.last == "drop" or any(isinstance(one, Draw) for one in operations)
+    recipe = replace(recipe_of(source, operations), checks_each_pass=some_only or policy.on_bad_sample != "raise")
     _check_processes(processes)
     lane_count, reason = _lanes(workers, processes or 0)
     if order is None and lane_count > 1 and not recipe.stages:

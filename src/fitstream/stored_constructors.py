@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from fitstream.constructors import ImageSize, image_options
 from fitstream.dataset import Dataset
-from fitstream.errors import PlanError
 from fitstream.operations import Decode
 from fitstream.sources.class_names import check_labelling
 from fitstream.transforms.images import ImageOptions, Interpolation, Resize
@@ -38,10 +37,11 @@ def from_parquet(
     `shuffle(seed, within="chunks")`, which keeps some; a plain `shuffle` decodes a row group for nearly each row.
 
     Args:
-        path: One file, or several whose rows follow each other.
-        columns: Their names. One gives samples that are its rows, several give tuples in that order; a dict in the
-            place of names, `{"x": "features"}`, gives dicts. A first column of bytes (or of Hugging Face's images) is
-            decoded as pictures; other bytes go to `map` as memoryviews. Lists of one length are arrays.
+        path: One file, a pattern such as "train-*.parquet", or a list of both, whose rows follow each other.
+        columns: Their names; of those inside others a dotted path, "box.left". One gives samples that are its rows,
+            several give tuples in that order; a dict in the place of names, `{"x": "features"}`, gives dicts. A first
+            column of bytes (or of Hugging Face's images) is decoded as pictures; other bytes go to `map` as
+            memoryviews. Lists of one length are arrays.
         classes: Names of the classes that the last column holds, as text or as indices, in label order: int64 labels.
         allow_nan: As in `from_arrays`.
         image_size: As in `from_folder`, like all that follow.
@@ -56,10 +56,11 @@ def from_parquet(
         SourceError: If a file can't be read, or a column isn't there or holds what no array can.
     """
     from fitstream.sources.parquet import open_parquet  # late: a tenth of the time that importing fitstream would take
+    from fitstream.sources.patterns import matching_files
 
     options = image_options(image_size, channels, resize, interpolation, dtype, max_pixels, formats)
     names = check_labelling("int", classes)
-    source = open_parquet(_paths(path), columns, names, allow_nan=allow_nan)
+    source = open_parquet(matching_files(path, "from_parquet"), columns, names, allow_nan=allow_nan)
     return Dataset(source, (Decode(options),) if source.begins_with_bytes else ())
 
 
@@ -67,6 +68,7 @@ def from_webdataset(
     paths: Paths,
     *parts: str,
     classes: Sequence[str] | None = None,
+    allow_nan: bool = False,
     image_size: ImageSize = None,
     channels: Literal[1, 3, 4] = 3,
     resize: Resize = "stretch",
@@ -81,11 +83,12 @@ def from_webdataset(
     is extracted or unpickled; the tars must not be packed.
 
     Args:
-        paths: One tar, or several.
+        paths: One tar, a pattern such as "train-*.tar", or a list of both.
         parts: Endings of the parts, with alternatives: "jpg;jpeg;png", "cls". One gives samples that are it, several
             give tuples. A first part that is a picture is decoded; "cls", "id" and "index" are whole numbers, int64;
-            "npy" is an array; other parts are given to `map` as bytes.
+            "npy" is an array, "json" what it says; other parts are given to `map` as bytes.
         classes: Names of the classes that the last part holds, as text or as indices, in label order.
+        allow_nan: As in `from_arrays`, of "npy" and "json".
         image_size: As in `from_folder`, like all that follow.
         channels: See there.
         resize: See there.
@@ -98,15 +101,10 @@ def from_webdataset(
         SourceError: If a tar can't be read, is packed, has links, devices or members that point outside, or if a sample
             lacks a part.
     """
+    from fitstream.sources.patterns import matching_files
     from fitstream.sources.tars import open_tars  # late, as above
 
     options = image_options(image_size, channels, resize, interpolation, dtype, max_pixels, formats)
-    source = open_tars(_paths(paths), parts, check_labelling("int", classes))
+    names = check_labelling("int", classes)
+    source = open_tars(matching_files(paths, "from_webdataset"), parts, names, allow_nan=allow_nan)
     return Dataset(source, (Decode(options),) if source.begins_with_pictures else ())
-
-
-def _paths(path: Paths) -> list[str]:
-    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
-    if not paths:
-        raise PlanError("the list of files is empty. Name one at least.")
-    return [os.fspath(one) for one in paths]

@@ -81,3 +81,45 @@ def test_files_without_rows_are_refused(tmp_path: Path, shape: tuple[int, ...], 
 def test_other_files_are_refused_with_what_to_do(tmp_path: Path, name: str, told: str) -> None:
     with pytest.raises(fs.SourceError, match=told):
         fs.from_arrays((tmp_path / name, np.zeros(3)))
+
+
+def test_one_array_of_a_npz_file_has_a_name_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "mnist.npz"
+    np.savez(path, x_train=numbers(), y_train=np.arange(COUNT), x_test=numbers()[:9], y_test=np.arange(9))
+    with pytest.raises(fs.SourceError, match=r"mnist\.npz: .*array\['x_test'\]: 9.*name each: \"data\.npz/x\""):
+        fs.from_arrays(path)
+    train = fs.from_arrays((f"{path}/x_train", f"{path}/y_train.npy"))
+    assert np.array_equal(train[9][0], numbers()[9])
+    assert train[9][1] == 9
+    assert is_mapped(with_files_mapped(f"{path}/x_test"))
+    with pytest.raises(fs.SourceError, match=r"holds no array 'x'\. There are 'x_train', 'y_train'"):
+        fs.from_arrays(f"{path}/x")
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [(np.float32(3), "a single number"), (np.array(["a"]), "dtype <U1"), (np.zeros((0, 3)), "no rows")],
+)
+def test_a_file_without_rows_of_numbers_is_named(tmp_path: Path, array: Any, told: str) -> None:
+    np.save(tmp_path / "x.npy", array)
+    with pytest.raises(fs.SourceError, match=rf"x\.npy: .*{told}"):
+        fs.from_arrays(tmp_path / "x.npy")
+
+
+def test_what_holds_arrays_by_name_is_no_array(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=numbers())
+    with np.load(tmp_path / "x.npz") as opened, pytest.raises(fs.SourceError, match="NpzFile, which holds arrays by"):
+        fs.from_arrays(opened)
+    with pytest.raises(fs.SourceError, match="a tuple of paths"):
+        fs.from_arrays(["x.npy", "y.npy"])
+
+
+def test_nan_in_a_file_is_told_with_the_file(tmp_path: Path) -> None:
+    x = numbers()
+    x[7, 2] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", numbers())
+    with pytest.raises(fs.SampleError, match=r"Sample 7 \(.*x\.npy\) failed in read: its array holds nan at \[2\]"):
+        batches(fs.from_arrays(tmp_path / "x.npy"))
+    with pytest.raises(fs.SampleError, match=r"its array\[1\] of .*x\.npy holds nan at \[2\]"):
+        batches(fs.from_arrays((tmp_path / "y.npy", tmp_path / "x.npy")).map(lambda x, y: x + y))

@@ -112,8 +112,22 @@ def test_a_file_behind_a_user_block_is_read(tmp_path: Path) -> None:
     assert fs.from_hdf5(path, "x")[3] == 3
 
 
+def test_axes_may_differ_from_name_to_name(tmp_path: Path) -> None:
+    pictures, labels = np.arange(10 * 3 * 4 * 5).reshape(10, 3, 4, 5), np.arange(10.0)[None]
+    with h5py.File(tmp_path / "m.mat", "w", userblock_size=512) as file:
+        file["images"], file["labels"] = pictures, labels  # in MATLAB (5, 4, 3, 10) and (10, 1)
+    ds = fs.from_hdf5(tmp_path / "m.mat", "images", "labels", axes=["stored", "matlab"])
+    for options in ({"workers": 0}, {"workers": 1, "processes": 1}):
+        with ds.shuffle(0).batch(4).loader(memory="128 MB", **options) as loader:
+            for x, y in loader:
+                assert y.shape[1:] == (1,)
+                assert np.array_equal(x, pictures[y[:, 0].astype(int)])
+    with pytest.raises(fs.PlanError, match="for each of 2 names"):
+        fs.from_hdf5(tmp_path / "m.mat", "images", "labels", axes=["matlab"])
+
+
 def test_lengths_that_differ_are_refused(path: Path) -> None:
-    with pytest.raises(fs.SourceError, match=r"\[0\]: 40, \[1\]: 3"):
+    with pytest.raises(fs.SourceError, match=r"data\.h5: .*dataset 'train/x': 40, dataset 'short': 3"):
         fs.from_hdf5(path, "train/x", "short")
 
 

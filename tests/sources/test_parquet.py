@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +102,34 @@ def test_shuffling_by_chunk_decodes_each_group_once_in_a_lane(tmp_path: Path, mo
     from fitstream.sources import parquet as ours
 
     read: list[int] = []
-    real = ours._Opened.read
-    monkeypatch.setattr(ours._Opened, "read", lambda self, group, names: read.append(group) or real(self, group, names))
+    real = ours._Opened.pieces
+    monkeypatch.setattr(
+        ours._Opened, "pieces", lambda self, group, names: read.append(group) or real(self, group, names)
+    )
     ds = fs.from_parquet(written(tmp_path, 50), "index").shuffle(1, within="chunks", window_blocks=4).batch(16)
     with ds.loader(memory="64 MB", workers=0) as loader:
         read.clear()
         list(loader)
     assert len(read) <= 20 + 4  # a batch across two windows may drop a group too early
+
+
+def test_decoding_a_row_group_takes_little_more_than_what_is_kept_of_it(tmp_path: Path) -> None:
+    x = pa.FixedSizeListArray.from_arrays(
+        np.random.default_rng(0).standard_normal(20_000 * 256).astype(np.float32), 256
+    )
+    parquet.write_table(pa.table({"x": x.cast(pa.list_(pa.float32()))}), tmp_path / "x.parquet")
+    code = """if True:
+        import sys
+        import fitstream as fs
+        import pyarrow as pa
+        reader = fs.from_parquet(sys.argv[1], "x")._source.open()
+        rows = [reader.read(index, None) for index in range(0, 20_000, 500)]
+        print(pa.default_memory_pool().max_memory(), len(rows))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "x.parquet")], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout.split()[0]) < 1.5 * 20_000 * 256 * 4
 
 
 def test_it_goes_on_from_a_state(tmp_path: Path) -> None:
@@ -183,7 +206,7 @@ def test_nan_is_told_with_row_and_part(tmp_path: Path) -> None:
     x = np.ones(ROWS)
     x[300] = np.nan
     ds = fs.from_parquet(written(tmp_path, odd=x), "index", "odd").batch(50)
-    with pytest.raises(fs.SampleError, match=r"array\[1\] holds nan") as caught:
+    with pytest.raises(fs.SampleError, match=r"t\.parquet\) failed in read: its column 'odd' holds nan") as caught:
         batches(ds, workers=0)
     assert caught.value.index == 300
     allowed = fs.from_parquet(tmp_path / "t.parquet", "index", "odd", allow_nan=True).batch(50)
@@ -198,9 +221,52 @@ def test_row_groups_that_the_budget_cannot_hold_are_refused_before_they_are_read
 
 def test_a_file_that_is_written_anew_meanwhile_is_refused(tmp_path: Path) -> None:
     ds = fs.from_parquet(written(tmp_path, 64), "index")
-    written(tmp_path, 50)
-    with pytest.raises(fs.SampleError, match="row groups aren't those"):
+    written(tmp_path, 64, first=1)
+    with pytest.raises(fs.SampleError, match="written anew since it was given"):
         ds[0]
+
+
+def test_names_of_classes_that_repeat_are_held_once(tmp_path: Path) -> None:
+    names = [f"a long name of the class of number {n:02d}" for n in range(38)]
+    kind = [names[n % 38] for n in range(ROWS)]
+    path = written(tmp_path, 250, kind=kind, category=pa.array(kind).dictionary_encode())
+    for column in ("kind", "category"):
+        ds = fs.from_parquet(path, "index", column, classes=names).shuffle(3).batch(32)
+        for index, label in batches(ds, workers=2):
+            assert (label == index % 38).all()
+
+
+def test_columns_inside_others_have_a_dotted_path(tmp_path: Path) -> None:
+    boxes = [None if n == 5 else {"left": n, "size": {"both": [n, 2.0]}} for n in range(ROWS)]
+    path = written(tmp_path, box=boxes)
+    ds = fs.from_parquet(path, "index", "box.left", "box.size.both")
+    assert ds[700][1] == 700
+    assert ds[700][2].tolist() == [700, 2]
+    with pytest.raises(fs.SampleError, match=r"t\.parquet\) failed in read: column 'box\.left': its value is null"):
+        ds[5]
+    with pytest.raises(fs.SourceError, match=r"there is no column 'box\.top'"):
+        fs.from_parquet(path, "box.top")
+    with pytest.raises(fs.SourceError, match=r"the column holds struct.*by a dotted path"):
+        fs.from_parquet(path, "box")
+
+
+def test_a_pattern_means_its_files_in_their_order(tmp_path: Path) -> None:
+    for part in (2, 0, 1):
+        written(tmp_path, name=f"part-{part}.parquet", first=part * ROWS)
+    ds = fs.from_parquet(tmp_path / "part-*.parquet", "index")
+    assert [ds[0], ds[ROWS], ds[3 * ROWS - 1]] == [0, ROWS, 3 * ROWS - 1]
+    with pytest.raises(fs.SourceError, match="no file matches"):
+        fs.from_parquet(tmp_path / "none-*.parquet", "index")
+    with pytest.raises(fs.SourceError, match=r"braces aren't expanded. Use a pattern such as '.*part-\*'"):
+        fs.from_parquet(tmp_path / "part-{0..2}.parquet", "index")
+
+
+def test_labels_are_looked_up_only_where_the_last_column_is_one_number_a_row(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    assert fs.from_parquet(path, "index", "flag").class_weights() == {0: 1.0, 1: 1.0}
+    for last in ("photo", "list"):
+        with pytest.raises(fs.PlanError, match="known"):
+            fs.from_parquet(path, "index", last).split(0.5, stratify=True)
 
 
 # Arrow tables.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,15 @@ def test_class_weights_come_from_labels_on_disk(file: Any) -> None:
     assert fs.from_arrays((file["deep/x"], file["y"])).class_weights() == dict.fromkeys(range(5), 1.0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _zarr_has_started() -> None:
+    """At first use zarr starts a thread, which lives as long as the program and is nothing that a test leaves."""
+    with contextlib.suppress(ImportError):
+        import zarr
+
+        zarr.zeros((1,))
+
+
 @pytest.fixture
 def zarr_array(tmp_path: Path) -> Any:
     zarr = pytest.importorskip("zarr", minversion="3")
@@ -206,6 +216,66 @@ def test_rows_of_zarr_are_gathered_in_any_order(zarr_array: Any, order: str) -> 
     for source in (ArraySource(zarr_array), sent(ArraySource(zarr_array))):
         assert np.array_equal(gathered(source, ORDERS[order])[0], numbers()[ORDERS[order]])
         assert source.open().read(3, None).tolist() == [9, 10, 11]
+
+
+@pytest.mark.parametrize("label_rows", [5, 7, 20, 30, 200])
+def test_blocks_of_other_lengths_are_each_read_once_by_chunks(
+    label_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as made:
+        made.create_dataset("x", data=np.ones((COUNT, 50), np.float32), chunks=(20, 50), compression="gzip")
+        made.create_dataset("y", data=np.arange(COUNT), chunks=(label_rows,), compression="gzip")
+    read: list[int] = []
+    real = stored.StoredRows._block
+
+    def block(self: stored.StoredRows, number: int) -> np.ndarray:
+        if self.row_shape == ():
+            read.append(number)
+        return real(self, number)
+
+    monkeypatch.setattr(stored.StoredRows, "_block", block)
+    ds = fs.from_hdf5(tmp_path / "x.h5", "x", "y").shuffle(1, within="chunks", window_blocks=5).batch(20)
+    with ds.loader(memory="64 MB", workers=0) as loader:
+        read.clear()
+        assert sorted(np.concatenate([labels.copy() for _, labels in loader]).tolist()) == list(range(COUNT))
+    # Two windows of five blocks: those of the labels that lie across two blocks may be read for each.
+    assert len(read) <= 2 * -(-COUNT // label_rows)
+
+
+def test_a_damaged_block_of_zarr_is_told_with_the_array(zarr_array: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.zarr" / "c" / "2" / "0").write_bytes(b"not what it was")
+    with pytest.raises(fs.SampleError, match=r"Sample 14 \(.*x\.zarr\) failed in read: the zarr array can't be read"):
+        list(fs.from_arrays(zarr_array).batch(7).loader(memory="64 MB", workers=0))
+
+
+def test_a_zarr_group_or_folder_is_told_what_to_do(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr", minversion="3")
+    with pytest.raises(SourceError, match=r"zarr\.Group, which holds arrays by name"):
+        fs.from_arrays(zarr.open_group(tmp_path / "x.zarr", mode="w"))
+    with pytest.raises(SourceError, match=r"zarr\.open_array"):
+        fs.from_arrays(tmp_path / "x.zarr")
+
+
+@pytest.mark.parametrize("together_bytes", [1, 200, 1 << 20])
+def test_rows_of_zarr_are_gathered_a_few_blocks_at_a_time(
+    zarr_array: Any, together_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fitstream.sources.zarr._TOGETHER_BYTES", together_bytes)
+    for indices in ORDERS.values():
+        assert np.array_equal(gathered(ArraySource(zarr_array), indices)[0], numbers()[indices])
+
+
+def test_what_zarr_unpacks_is_in_the_plan(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr", minversion="3")
+    array = zarr.create_array(tmp_path / "x.zarr", shape=(COUNT, 100_000), chunks=(50, 100_000), dtype="f4")
+    block_bytes = 50 * 100_000 * 4
+    ds = fs.from_arrays(array, allow_nan=True).batch(2)
+    assert ds.plan(memory="200 MB", workers=2, processes=0).projected_bytes > 2 * 2 * block_bytes
+    with pytest.raises(fs.PlanError, match="memory"):
+        ds.plan(memory="30 MB", workers=1, processes=0)
+    kept = ds.plan(memory="200 MB", workers=1, processes=0).projected_bytes
+    windows = fs.from_arrays(array, allow_nan=True).shuffle(0, within="chunks", window_blocks=3).batch(2)
+    assert windows.plan(memory="200 MB", workers=1, processes=0).projected_bytes >= kept + 3 * block_bytes
 
 
 def test_a_zarr_array_in_memory_cannot_be_sent() -> None:

@@ -121,6 +121,9 @@ def test_names_of_any_length_and_format_are_read(kind: int, tmp_path: Path) -> N
         ("../a.cls", {}, "points outside of the tar"),
         ("/etc/a.cls", {}, "points outside of the tar"),
         ("a/../../b.cls", {}, "points outside of the tar"),
+        (r"..\a.cls", {}, "points outside of the tar"),
+        (r"C:\a.cls", {}, "points outside of the tar"),
+        ("../a", {"type": tarfile.DIRTYPE}, "points outside of the tar"),
         ("a.cls", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "is a link to '/etc/passwd'"),
         ("a.cls", {"type": tarfile.LNKTYPE, "linkname": "b.cls"}, "is a link to 'b.cls'"),
         ("a.cls", {"type": tarfile.CHRTYPE}, "is a device"),
@@ -140,6 +143,8 @@ def test_members_that_are_no_plain_files_within_are_refused(
 
 def test_a_tar_that_is_cut_off_or_damaged_or_packed_is_told(tmp_path: Path) -> None:
     whole = written(tmp_path).read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        boundary = tar.getmember(f"set/样本{200:05d}.png").offset
     bad = tmp_path / "bad.tar"
     for data, told in (
         (whole[:100_000], "cut off|unexpected end"),
@@ -147,6 +152,8 @@ def test_a_tar_that_is_cut_off_or_damaged_or_packed_is_told(tmp_path: Path) -> N
         (gzip.compress(whole), "gunzip"),
         (b"nothing of the kind" * 100, "no tar file"),
         (bytes(10240), "holds no files"),
+        (whole[:boundary], "without the mark that ends a tar"),
+        (whole + whole, "more follows its end.*tar -A"),
     ):
         bad.write_bytes(data)
         with pytest.raises(fs.SourceError, match=told):
@@ -194,3 +201,38 @@ def test_a_tar_that_is_written_anew_meanwhile_is_refused(tmp_path: Path) -> None
     written(tmp_path, count=290)
     with pytest.raises(fs.SampleError, match="written anew"):
         ds[0]
+
+
+def test_json_is_what_it_says(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for n in range(20):
+            add(tar, f"{n:02d}.json", f'{{"label": {n}, "name": "叶{n}", "boxes": [[1, 2], [3]]}}'.encode())
+            add(tar, f"{n:02d}.vec.npy", npy(np.full(2, n)))
+    ds = fs.from_webdataset(tmp_path / "a.tar", "json", "vec.npy")
+    assert ds[7][0] == {"label": 7, "name": "叶7", "boxes": [[1, 2], [3]]}
+    told = ds.map(lambda told, vector: (np.int64(told["label"]), vector)).shuffle(1).batch(5)
+    with told.loader(memory="128 MB", workers=1, processes=1) as loader:
+        for label, vector in loader:
+            assert (vector[:, 0] == label).all()
+
+
+@pytest.mark.parametrize(("data", "told"), [(b'{"a": ', "line 1, column 7: not valid JSON"), (b"\xff", "not UTF-8")])
+def test_json_that_is_none_is_told_with_its_part(tmp_path: Path, data: bytes, told: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add(tar, "0.json", data)
+    with pytest.raises(fs.SampleError, match=rf"a\.tar@512\) failed in read: its part 'json'.*{told}"):
+        fs.from_webdataset(tmp_path / "a.tar", "json")[0]
+
+
+@pytest.mark.parametrize("options", [{"workers": 0}, {"workers": 1, "processes": 1}])
+def test_nan_in_an_array_is_found_in_the_first_pass(tmp_path: Path, options: dict[str, Any]) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for n in range(20):
+            add(tar, f"{n:02d}.vec.npy", npy(np.array([1.0, np.nan if n == 7 else 2.0])))
+            add(tar, f"{n:02d}.meta.json", b'{"at": NaN}' if n == 9 else b'{"at": 1.5}')
+    for part, index, told in (("vec.npy", 7, r"its part 'vec\.npy' holds nan at \[1\]"), ("meta.json", 9, "'at'")):
+        ds = fs.from_webdataset(tmp_path / "a.tar", part).batch(4)
+        with pytest.raises(fs.SampleError, match=told) as caught, ds.loader(memory="128 MB", **options) as loader:
+            list(loader)
+        assert caught.value.index == index
+        assert len(list(fs.from_webdataset(tmp_path / "a.tar", part, allow_nan=True).batch(4).loader())) == 5

@@ -20,11 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.errors import SourceError
+from fitstream.sources.labels import few
 from fitstream.spec import Structure, format_bytes
 
 __all__ = ["npy_in", "with_files_mapped"]
 
-_HDF5 = (".h5", ".hdf5", ".he5", ".mat")
+_ADVICE = dict.fromkeys((".h5", ".hdf5", ".he5", ".mat"), "Use from_hdf5 for it.") | {
+    ".zarr": 'Open it: from_arrays(zarr.open_array(path, mode="r")).',
+    ".parquet": "Use from_parquet for it.",
+}
 #: NumPy's own limit, up to which its parser is safe.
 _MOST_HEADER_BYTES = 10_000
 #: A zip file's local header: its mark, and the lengths of the name and the extra field at its end.
@@ -51,9 +55,10 @@ def with_files_mapped(tree: Any) -> Any:
 
 
 def _opened(path: str) -> Any:
+    path, member = _divided(path)
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in (".npy", ".npz"):
-        advice = "Use from_hdf5 for it." if suffix in _HDF5 else "Load it, and pass the array."
+        advice = _ADVICE.get(suffix, "Load it, and pass the array.")
         raise SourceError(f"from_arrays reads .npy and .npz files, and this is none. {advice}", file=path)
     try:
         # Before it is opened, which would wait for a pipe.
@@ -64,7 +69,7 @@ def _opened(path: str) -> Any:
             )
         with open(path, "rb") as file:
             return (
-                _members(file, path)
+                _members(file, path, member)
                 if suffix == ".npz"
                 else _mapped(file, path, "it", 0, os.fstat(file.fileno()).st_size)
             )
@@ -72,6 +77,12 @@ def _opened(path: str) -> Any:
         raise SourceError(f"the file does not exist. Relative paths start at {os.getcwd()!r}.", file=path) from None
     except (OSError, ValueError) as error:
         raise SourceError(f"the file can't be read: {error}.", file=path) from None
+
+
+def _divided(path: str) -> tuple[str, str | None]:
+    """The file, and the array in it that "data.npz/x" names."""
+    file, mark, member = path.partition(".npz/")
+    return (path, None) if not mark or os.path.exists(path) else (f"{file}.npz", member.removesuffix(".npy"))
 
 
 def npy_in(data: npt.NDArray[np.uint8], path: str, what: str) -> npt.NDArray[Any]:
@@ -95,6 +106,8 @@ def _mapped(file: BinaryIO, path: str, what: str, start: int, end: int) -> npt.N
     file.seek(start)
     shape, fortran, dtype = _header(file, path, what)
     if _check_fits(shape, dtype, end - file.tell(), path, what) == 0:
+        if shape[:1] == (0,):
+            raise SourceError(f"{what} has no rows, so there is nothing to feed.", file=path)
         return np.empty(shape, dtype)
     return np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
 
@@ -105,7 +118,7 @@ def _check_fits(shape: tuple[int, ...], dtype: np.dtype[Any], left_bytes: int, p
     count_bytes = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or count_bytes > left_bytes:
         raise SourceError(
-            f"{what} declares {dtype}{list(shape)}, {format_bytes(count_bytes)}, but {format_bytes(left_bytes)} "
+            f"{what} declares {dtype}{list(shape)}, {count_bytes:,} bytes, but {left_bytes:,} "
             "follow its header. It is cut off or damaged: restore it.",
             file=path,
         )
@@ -135,7 +148,8 @@ def _header(file: BinaryIO, path: str, what: str) -> tuple[tuple[int, ...], bool
     return found
 
 
-def _members(file: BinaryIO, path: str) -> dict[str, npt.NDArray[Any]]:
+def _members(file: BinaryIO, path: str, wanted: str | None) -> Any:
+    """The arrays by their names, or the wanted one."""
     import zipfile  # a twentieth of the time that importing fitstream would take
 
     try:
@@ -149,12 +163,15 @@ def _members(file: BinaryIO, path: str) -> dict[str, npt.NDArray[Any]]:
     for member in members:
         name = member.filename.removesuffix(".npy")
         what = f"its member {member.filename!r}"
+        if wanted not in (None, name):
+            continue
         if name in arrays:
             raise SourceError(f"{what} is there twice.", file=path)
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
             raise SourceError(
                 f"{what} is compressed ({format_bytes(member.compress_size)} for {format_bytes(member.file_size)}), so "
-                "that its rows can't be read one by one. Save with np.savez, or each array by np.save.",
+                "that its rows can't be read one by one. Save with np.savez, or each array by np.save; or let memory "
+                "hold all of it: from_arrays(dict(np.load(path))).",
                 file=path,
             )
         file.seek(member.header_offset)
@@ -164,4 +181,9 @@ def _members(file: BinaryIO, path: str) -> dict[str, npt.NDArray[Any]]:
         _, name_bytes, extra_bytes = _LOCAL.unpack(head)
         first = member.header_offset + _LOCAL.size + name_bytes + extra_bytes
         arrays[name] = _mapped(file, path, what, first, first + member.file_size)
-    return arrays
+    if wanted is None:
+        return arrays
+    if wanted not in arrays:
+        there = few([member.filename.removesuffix(".npy") for member in members])
+        raise SourceError(f"it holds no array {wanted!r}. There are {there}.", file=path)
+    return arrays[wanted]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
@@ -43,22 +44,33 @@ class ArraySource(Source):
         self.structure = Structure(tree)
         if self.structure.leaf_count == 0:
             raise SourceError("from_arrays got no array: the tuple or dict is empty.")
-        self.arrays = [
-            _rows(leaf, name) for leaf, name in zip(self.structure.flatten(tree), self.structure.names, strict=True)
+        leaves = self.structure.flatten(tree)
+        self.arrays = [_rows(leaf, name) for leaf, name in zip(leaves, self.structure.names, strict=True)]
+        leaves = [
+            array if isinstance(array, StoredArray) else leaf for array, leaf in zip(self.arrays, leaves, strict=True)
         ]
-        files = {_file(leaf) for leaf in self.structure.flatten(tree)}
-        # Of arrays from several files, an error tells which array it was.
-        self._file = files.pop() if len(files) == 1 else None
+        files = [_place(leaf)[0] for leaf in leaves]
+        self.file = next((file for file in files if file is not None), None)
+        self.part_names = [
+            _called(leaf, name) + (f" of {file}" if file not in (None, self.file) else "")
+            for leaf, name, file in zip(leaves, self.structure.names, files, strict=True)
+        ]
         lengths = {array.shape[0] for array in self.arrays}
         if len(lengths) > 1:
-            told = ", ".join(
-                f"{name or 'array'}: {a.shape[0]}" for name, a in zip(self.structure.names, self.arrays, strict=True)
+            told = ", ".join(f"{name}: {a.shape[0]:,}" for name, a in zip(self.part_names, self.arrays, strict=True))
+            advice = (
+                ' To take some of an .npz file, name each: "data.npz/x".' if (self.file or "").endswith("npz") else ""
             )
-            raise SourceError(f"arrays of one dataset need first axes of one length, but these differ ({told}).")
+            raise SourceError(
+                f"arrays of one dataset need first axes of one length, but these differ ({told}).{advice}",
+                file=self.file,
+            )
         if lengths == {0}:
-            raise SourceError("the arrays have no rows, so there is nothing to feed.")
+            raise SourceError("the arrays have no rows, so there is nothing to feed.", file=self.file)
         if max(lengths) > _MOST_ROWS:
-            raise SourceError(f"the arrays declare {max(lengths):,} rows, and up to 2^60 can be put in an order.")
+            raise SourceError(
+                f"the arrays declare {max(lengths):,} rows, and up to 2^60 can be put in an order.", file=self.file
+            )
         self.checks_finite = not allow_nan and any(array.dtype.kind in "fc" for array in self.arrays)
         self.fetches_many = any(isinstance(array, StoredArray) for array in self.arrays)
         self.copies_many = not all(_is_plain(array) for array in self.arrays if isinstance(array, np.ndarray))
@@ -68,6 +80,9 @@ class ArraySource(Source):
 
     def open(self) -> Reader:
         return _ArrayReader(self)
+
+    def path(self, index: int) -> str | None:
+        return self.file
 
     @property
     def least_bytes(self) -> int:
@@ -82,20 +97,23 @@ class ArraySource(Source):
         return sum(_own_bytes(a) for a in self.arrays if isinstance(a, np.ndarray) and not is_mapped(a))
 
     def block_edges(self) -> Indices | None:
+        rows = self._block_rows()
+        return None if rows is None else np.append(np.arange(0, len(self), rows), len(self))
+
+    def _block_rows(self) -> int | None:
         """Of the array whose rows are largest, of those that are stored in blocks."""
         stored = [array for array in self.arrays if isinstance(array, StoredArray) and array.block_rows]
-        if not stored:
-            return None
-        largest = max(stored, key=lambda array: math.prod(array.shape[1:]) * array.dtype.itemsize)
-        return np.append(np.arange(0, len(self), largest.block_rows), len(self))
+        return (
+            max(stored, key=lambda array: math.prod(array.shape[1:]) * array.dtype.itemsize).block_rows
+            if stored
+            else None
+        )
 
     def keeping(self, block_count: int) -> ArraySource:
         kept = copy.copy(self)
-        kept.arrays = [one.keeping(block_count) if isinstance(one, StoredArray) else one for one in self.arrays]
+        rows = self._block_rows() or 1
+        kept.arrays = [one.keeping(block_count, rows) if isinstance(one, StoredArray) else one for one in self.arrays]
         return kept
-
-    def path(self, index: int) -> str | None:
-        return self._file
 
     def labels(self) -> npt.NDArray[np.generic] | None:
         """The second part, where samples are tuples of at least two and it is in memory, mapped, or small."""
@@ -115,14 +133,6 @@ class ArraySource(Source):
         return f"{len(self):,} rows of arrays ({kinds})"
 
 
-def _file(leaf: Any) -> str | None:
-    """The file that an array lies in, where that is known."""
-    if isinstance(leaf, StoredArray):
-        return leaf.file
-    name = getattr(leaf, "filename", None) if isinstance(leaf, np.memmap) else None
-    return None if name is None else str(name)
-
-
 def _is_plain(array: npt.NDArray[Any]) -> bool:
     """Whether rows can be taken without a copy in between."""
     return bool(array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative)
@@ -134,28 +144,56 @@ def _own_bytes(array: npt.NDArray[Any]) -> int:
     return min(array.nbytes, high - low)
 
 
+def _place(leaf: Any) -> tuple[str | None, str | None]:
+    """The file that an array lies in and its name there, as far as they are known."""
+    if isinstance(leaf, StoredArray):
+        return leaf.place
+    file = getattr(leaf, "filename", None) if isinstance(leaf, np.memmap) else None
+    return None if file is None else os.fspath(file), None
+
+
+def _called(leaf: Any, name: str) -> str:
+    dataset = _place(leaf)[1]
+    return f"array{name}" if dataset is None else f"dataset {dataset!r}"
+
+
 def _rows(leaf: Any, name: str) -> npt.NDArray[Any] | StoredArray:
-    where = f"the array at {name}" if name else "the array"
-    stored = StoredArray.of(leaf, where)
-    if stored is None and hasattr(leaf, "chunks") and not isinstance(leaf, np.ndarray):
-        raise SourceError(
-            f"{where} is a {type(leaf).__module__}.{type(leaf).__name__}, which is read in chunks, but is no h5py or "
-            "zarr array. Load it with [...] if memory holds it, or read it row by row with from_sequence."
-        )
-    if isinstance(leaf, list) and any(isinstance(child, np.ndarray) and child.ndim for child in leaf):
-        raise SourceError(f"{where} is a list of arrays. Use a tuple for several parts, np.stack for one array.")
-    if isinstance(leaf, np.ma.MaskedArray):
-        raise SourceError(f"{where} is masked. Fill it with .filled(value), or pass data and mask as two parts.")
+    _check_kind(leaf, f"the array{name}")
+    stored = StoredArray.of(leaf, f"the array{name}")
+    known = leaf if stored is None else stored
+    where, file = f"the {_called(known, name)}", _place(known)[0]
     try:
         # Of a memmap, the plain array over the same memory: the class alone makes each access some times slower.
         array = stored if stored is not None else np.asarray(leaf)
     except ValueError as error:
         raise SourceError(f"{where} is ragged ({error}). Pad the rows to one length, or use from_sequence.") from None
     if len(array.shape) == 0:
-        raise SourceError(f"{where} is a single number; it needs a first axis of samples.")
+        raise SourceError(f"{where} is a single number; it needs a first axis of samples.", file=file)
     if array.dtype.kind not in "biufc":
-        raise SourceError(f"{where} has dtype {array.dtype}; arrays must hold numbers. Encode text and objects first.")
+        raise SourceError(
+            f"{where} has dtype {array.dtype}; arrays must hold numbers. Encode text and objects first.", file=file
+        )
     return array
+
+
+def _check_kind(leaf: Any, where: str) -> None:
+    """Refuse what looks like an array or holds some, and is none."""
+    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(leaf).__mro__}
+    known = isinstance(leaf, (np.ndarray, StoredArray)) or kinds & {"h5py.Dataset", "zarr.Array"}
+    for holder in kinds & {"h5py.Group", "zarr.Group", "numpy.NpzFile"}:
+        advice = 'Give the path of the file, or "data.npz/x" for one array.' if "Npz" in holder else "Name its arrays."
+        raise SourceError(f"{where} is a {holder}, which holds arrays by name. {advice}")
+    if hasattr(leaf, "chunks") and not known:
+        raise SourceError(
+            f"{where} is a {type(leaf).__module__}.{type(leaf).__name__}, which is read in chunks, but is no h5py or "
+            "zarr array. Load it with [...] if memory holds it, or read it row by row with from_sequence."
+        )
+    if isinstance(leaf, list) and any(isinstance(child, np.ndarray) and child.ndim for child in leaf):
+        raise SourceError(f"{where} is a list of arrays. Use a tuple for several parts, np.stack for one array.")
+    if isinstance(leaf, list) and any(isinstance(child, (str, os.PathLike)) for child in leaf):
+        raise SourceError(f"{where} is a list of text or paths. Use a tuple of paths of .npy files for several parts.")
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise SourceError(f"{where} is masked. Fill it with .filled(value), or pass data and mask as two parts.")
 
 
 @final
@@ -231,6 +269,17 @@ class SequenceSource(Source):
     def __init__(self, obj: Any, what: str = "samples") -> None:
         self.obj = obj
         self.what = what
+        kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(obj).__mro__}
+        if isinstance(obj, Mapping) and obj and 0 not in obj:
+            keys = ", ".join(map(repr, list(obj)[:4]))
+            raise SourceError(
+                f"a {type(obj).__name__} holds what it has by name ({keys}), not by place. Choose one of them."
+            )
+        if kinds & {"pandas.DataFrame", "polars.DataFrame"}:
+            raise SourceError(
+                "a data frame is read by columns. Use from_table for paths with labels, and "
+                "from_arrays((frame[[...]].to_numpy(), frame[...].to_numpy())) for numbers."
+            )
         for needed in ("__len__", "__getitem__"):
             if not hasattr(obj, needed):
                 raise SourceError(

@@ -16,7 +16,7 @@ from fitstream.errors import SourceError
 from fitstream.sampling import Indices
 from fitstream.sources.labels import brief, few
 
-__all__ = ["ArrowColumn", "ArrowRows", "Classes", "kind_of"]
+__all__ = ["ArrowColumn", "ArrowRows", "Classes", "column_of", "kind_of", "type_of"]
 
 
 def kind_of(dtype: Any) -> tuple[str, np.dtype[Any] | None, int]:
@@ -26,6 +26,8 @@ def kind_of(dtype: Any) -> tuple[str, np.dtype[Any] | None, int]:
         "numbers", "bytes", "text" or "" for anything else; the dtype of numbers; and how deep they are in lists.
     """
     depth = 0
+    if str(dtype).startswith("dictionary<"):
+        dtype = dtype.value_type
     while str(dtype).startswith(("list<", "large_list<", "fixed_size_list<")):
         dtype, depth = dtype.value_type, depth + 1
     name = str(dtype)
@@ -35,9 +37,43 @@ def kind_of(dtype: Any) -> tuple[str, np.dtype[Any] | None, int]:
         return "", None, depth
     if name.startswith("struct<") and "bytes" in {field.name for field in dtype}:
         dtype = dtype.field("bytes").type  # as Hugging Face's datasets store images
-    if str(dtype) in ("binary", "large_binary") or str(dtype).startswith("fixed_size_binary"):
+    if str(dtype) in ("binary", "large_binary", "binary_view") or str(dtype).startswith("fixed_size_binary"):
         return "bytes", None, 0
-    return ("text", None, 0) if str(dtype) in ("string", "large_string") else ("", None, 0)
+    return ("text", None, 0) if str(dtype) in ("string", "large_string", "string_view") else ("", None, 0)
+
+
+def type_of(schema: Any, name: str) -> Any:
+    """The Arrow type of a column, or of a field inside one by its dotted path; None if there is none."""
+    found = _way(schema, name)
+    return None if found is None else found[1]
+
+
+def column_of(table: Any, name: str) -> Any:
+    """The ChunkedArray of a column, or of a field inside one by its dotted path."""
+    way = _way(table.schema, name)
+    assert way is not None
+    column = table.column(way[0][0])
+    for part in way[0][1:]:
+        # What is inside a null is null: `flatten` sees to it.
+        column = column.flatten()[column.type.get_field_index(part)]
+    return column
+
+
+def _way(schema: Any, name: str) -> tuple[list[str], Any] | None:
+    """The column that holds a name's values, the fields to go through from there, and their type."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        root = ".".join(parts[:count])
+        if root not in schema.names:
+            continue
+        dtype = schema.field(root).type
+        for part in parts[count:]:
+            place = dtype.get_field_index(part) if str(dtype).startswith("struct<") else -1
+            if place < 0:
+                return None
+            dtype = dtype.field(place).type
+        return [root, *parts[count:]], dtype
+    return None
 
 
 @final
@@ -74,10 +110,14 @@ class ArrowColumn:
     """
 
     def __init__(self, column: Any, classes: Classes | None = None) -> None:
+        if str(column.type).startswith("dictionary<") and hasattr(column, "unify_dictionaries"):
+            column = column.unify_dictionaries()
         array = column.combine_chunks() if hasattr(column, "combine_chunks") else column
         if hasattr(array, "chunks"):  # more than one array can hold
             raise SourceError("it is too large for one block of Arrow. Write it in smaller row groups.")
         kind, dtype, _ = kind_of(array.type)
+        if kind != "text" and str(array.type).startswith("dictionary<"):
+            array = array.dictionary_decode()
         if kind == "bytes" and str(array.type).startswith("struct<"):
             array = array.field("bytes")
         self.nbytes: int = column.nbytes

@@ -75,6 +75,8 @@ class Source(ABC):
     borrows = False
     #: Whether NaN and infinity in what is read are errors, looked for in the first pass.
     checks_finite = False
+    #: What the arrays of a sample are called in errors, such as "column 'x'"; by their places if it is empty.
+    part_names: Sequence[str] = ()
     #: Whether samples can be read many at a time (`Reader.read_many`). A lane then holds the raw samples of a chunk.
     fetches_many = False
     #: Whether many samples at a time are read through a copy of them.

@@ -41,9 +41,8 @@ class ListEncoder(Encoder):
         try:
             rows = [np.asarray(value) for value in values]
             piece = np.stack(rows).astype(np.float32)
-            good = (
-                0 < self._width == piece.shape[-1] and piece.ndim == 2 and all(row.dtype.kind in "biuf" for row in rows)
-            )
+            good = 0 < self._width == piece.shape[-1] and piece.ndim == 2
+            good = good and all(row.dtype.kind in "biuf" for row in rows)
         except (ValueError, TypeError):
             good = False
         if not good or not np.isfinite(piece).all():

@@ -9,10 +9,11 @@ refused.
 
 from __future__ import annotations
 
+import bisect
 import copy
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from fitstream.errors import PlanError, SourceError
 from fitstream.sampling import Indices
 from fitstream.scratch import Arena
-from fitstream.sources.arrow import ArrowColumn, Classes, kind_of
+from fitstream.sources.arrow import ArrowColumn, Classes, column_of, kind_of, type_of
 from fitstream.sources.base import Reader, Source
 from fitstream.sources.blocks import KeptBlocks, by_block
 from fitstream.sources.labels import few
@@ -31,14 +32,17 @@ __all__ = ["ParquetSource", "open_parquet"]
 
 #: Files that a lane keeps open, and labels that are read whole when all are asked for.
 _OPEN_FILES, _SMALL_BYTES = 4, 1 << 24
+#: Rows that are decoded together, and what is read of the file at a time.
+_PIECE_ROWS, _BUFFER_BYTES = 1024, 1 << 16
 
 
 class _Part(NamedTuple):
-    """One file: its path, the rows of each row group, and what tells its content from another's."""
+    """One file: its path, the rows of each row group, what tells its content from another's, and its size and time."""
 
     path: str
     group_rows: tuple[int, ...]
     content: str
+    mark: tuple[int, int]
 
 
 def open_parquet(
@@ -66,9 +70,7 @@ def open_parquet(
                 if not leaves or not all(isinstance(name, str) and name for name in leaves):
                     raise PlanError(f"from_parquet needs names of columns, not {tree!r}. {_told_names(schema)}")
                 _check_columns(schema, leaves, classes, path)
-            elif any(name not in file.schema_arrow.names for name in leaves) or any(
-                file.schema_arrow.field(name).type != schema.field(name).type for name in leaves
-            ):
+            elif any(type_of(file.schema_arrow, name) != type_of(schema, name) for name in leaves):
                 raise SourceError(
                     f"its columns aren't those of {paths[0]!r}. {_told_names(file.schema_arrow)}", file=path
                 )
@@ -78,19 +80,26 @@ def open_parquet(
     if not sum(map(sum, (part.group_rows for part in parts))):
         raise SourceError("it has no rows, so that there is nothing to feed.", file=paths[0])
     assert schema is not None
-    kinds = [kind_of(schema.field(name).type) for name in leaves]
+    kinds = [kind_of(type_of(schema, name)) for name in leaves]
     floats = any(dtype is not None and dtype.kind in "fc" for _, dtype, _ in kinds)
     # fmt: off
     return ParquetSource(
         parts, structure, leaves, group_bytes, None if classes is None else Classes(classes),
-        checks_finite=floats and not allow_nan, begins_with_bytes=kinds[0][0] == "bytes")
+        text=[name for name, (kind, *_) in zip(leaves, kinds, strict=True) if kind == "text"],
+        checks_finite=floats and not allow_nan, begins_with_bytes=kinds[0][0] == "bytes",
+        has_labels=len(leaves) > 1 and (classes is not None or kinds[-1][::2] == ("numbers", 0)))
     # fmt: on
 
 
 class _Opened:
-    """A Parquet file that is open."""
+    """A Parquet file that is open.
 
-    def __init__(self, path: str) -> None:
+    Args:
+        path: The file.
+        text: Columns of text, of which each value is held once: class names come again and again.
+    """
+
+    def __init__(self, path: str, text: Sequence[str] = ()) -> None:
         try:
             import pyarrow as pa
             from pyarrow import parquet
@@ -102,7 +111,8 @@ class _Opened:
         self.path = path
         self.errors = (OSError, ValueError, pa.ArrowException)
         try:
-            self.file = parquet.ParquetFile(path)
+            options = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}  # else a column of a group is read at once
+            self.file = parquet.ParquetFile(path, read_dictionary=list(text), **options)
         except self.errors as error:
             raise SourceError(f"it is not readable as Parquet: {error}", file=path) from None
 
@@ -112,21 +122,43 @@ class _Opened:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def read(self, group: int, names: Sequence[str]) -> Any:
+    def pieces(self, group: int, names: Sequence[str]) -> Iterator[Any]:
+        """The rows of a group, some at a time: to decode it as one takes three times what is left of it then."""
         try:
-            return self.file.read_row_group(group, columns=list(names), use_threads=False)
+            yield from self.file.iter_batches(_PIECE_ROWS, row_groups=[group], columns=list(names), use_threads=False)
         except self.errors as error:
             raise SourceError(f"its row group {group} can't be read: {error}", file=self.path) from None
+        _let_go()
 
     def close(self) -> None:
         self.file.close()
 
 
+def _let_go() -> None:
+    """Give the system back what pyarrow has freed, which it would keep for itself otherwise."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+
+
+class _Group(NamedTuple):
+    """A decoded row group: the columns of each piece of it, and where the pieces begin and the last one ends."""
+
+    pieces: list[list[ArrowColumn]]
+    edges: list[int]
+
+    def columns(self, row: int) -> tuple[list[ArrowColumn], int]:
+        """The columns of the piece that holds a row, and its place there."""
+        piece = bisect.bisect_right(self.edges, row) - 1
+        return self.pieces[piece], row - self.edges[piece]
+
+
 def _check_columns(schema: Any, names: Sequence[str], classes: list[str] | None, path: str) -> None:
     for place, name in enumerate(names):
-        if name not in schema.names:
+        held = type_of(schema, name)
+        if held is None:
             raise SourceError(f"there is no column {name!r}. {_told_names(schema)}", file=path, column=name)
-        kind = kind_of(schema.field(name).type)[0]
+        kind = kind_of(held)[0]
         if kind == "text" and (classes is None or place < len(names) - 1):
             raise SourceError(
                 "the column is text, and samples are numbers. Name its values with classes=[...], as the last column; "
@@ -135,9 +167,11 @@ def _check_columns(schema: Any, names: Sequence[str], classes: list[str] | None,
                 column=name,
             )
         if not kind:
-            held = schema.field(name).type
+            inside = " Name a column inside it by a dotted path." if str(held).startswith("struct<") else ""
             raise SourceError(
-                f"the column holds {held}; numbers, lists of them and bytes can be read.", file=path, column=name
+                f"the column holds {held}; numbers, lists of them and bytes can be read.{inside}",
+                file=path,
+                column=name,
             )
 
 
@@ -153,13 +187,21 @@ def _described(file: Any, path: str, names: Sequence[str]) -> _Part:
         for chunk in _chunks(group, names)
     ]
     content = hashlib.blake2b(repr(told).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-    return _Part(os.path.abspath(path), tuple(group.num_rows for group in groups), content)
+    return _Part(os.path.abspath(path), tuple(group.num_rows for group in groups), content, _mark(path))
+
+
+def _mark(path: str) -> tuple[int, int]:
+    """What tells whether a file was written since."""
+    state = os.stat(path)
+    return state.st_size, state.st_mtime_ns
 
 
 def _chunks(group: Any, names: Sequence[str]) -> list[Any]:
     chunks = [group.column(place) for place in range(group.num_columns)]
     return [
-        chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in names or chunk.path_in_schema in names
+        chunk
+        for chunk in chunks
+        if any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in names)
     ]
 
 
@@ -183,8 +225,10 @@ class ParquetSource(Source):
         names: Of its columns, in the order of the structure.
         group_bytes: Memory of the largest decoded row group.
         classes: Of the last column.
+        text: Names of the columns of text.
         checks_finite: As in `Source`.
         begins_with_bytes: Whether the first column holds encoded pictures.
+        has_labels: Whether the last column of several is one number or class a row.
     """
 
     def __init__(
@@ -195,15 +239,20 @@ class ParquetSource(Source):
         group_bytes: int,
         classes: Classes | None,
         *,
+        text: Sequence[str],
         checks_finite: bool,
         begins_with_bytes: bool,
+        has_labels: bool,
     ) -> None:
         self.parts = list(parts)
         self.structure = structure
         self.names = list(names)
+        self.part_names = [f"column {name!r}" for name in names]
         self.group_bytes = group_bytes
         self.classes = classes
         self.class_names = None if classes is None else classes.names
+        self.text = list(text)
+        self.has_labels = has_labels
         self.checks_finite = checks_finite
         self.begins_with_bytes = begins_with_bytes
         self.kept_blocks = 1
@@ -248,7 +297,7 @@ class ParquetSource(Source):
 
     def labels(self) -> npt.NDArray[np.generic] | None:
         """The last column of several, if it is one number or class a row, and not too long to be read now."""
-        if len(self.names) < 2 or 8 * len(self) > _SMALL_BYTES:
+        if not self.has_labels or 8 * len(self) > _SMALL_BYTES:
             return None
         read = _ParquetReader(self, self.names[-1:])
         try:
@@ -275,6 +324,8 @@ class ParquetSource(Source):
 @final
 class _ParquetReader(Reader):
     def __init__(self, source: ParquetSource, names: Sequence[str] | None = None) -> None:
+        import pyarrow.parquet  # noqa: F401  here and not at the first row, so that what it takes is measured in time
+
         self._source = source
         self._names = list(names or source.names)
         self._files = KeptBlocks(self._open, _OPEN_FILES)
@@ -282,58 +333,62 @@ class _ParquetReader(Reader):
 
     def _open(self, number: int) -> _Opened:
         part = self._source.parts[number]
-        opened = _Opened(part.path)
-        there = tuple(opened.file.metadata.row_group(group).num_rows for group in range(opened.file.num_row_groups))
-        if there != part.group_rows:
+        opened = _Opened(part.path, self._source.text)
+        if _mark(part.path) != part.mark:
             opened.close()
-            raise SourceError(
-                "its row groups aren't those that were there when it was given. Leave it as it is.", file=part.path
-            )
+            raise SourceError("it was written anew since it was given. Leave it as it is.", file=part.path)
         return opened
 
-    def _decode(self, block: int) -> list[ArrowColumn]:
+    def _decode(self, block: int) -> _Group:
         source = self._source
         number, group = source.places[block]
-        table = self._files.get(number).read(group, self._names)
-        last = len(self._names) - 1
-        columns = [
-            ArrowColumn(table.column(name), source.classes if i == last else None) for i, name in enumerate(self._names)
-        ]
-        taken = sum(column.nbytes for column in columns)
+        decoded, taken, last = _Group([], [0]), 0, len(self._names) - 1
+        for piece in self._files.get(number).pieces(group, self._names):
+            columns = [
+                ArrowColumn(column_of(piece, name), source.classes if i == last else None)
+                for i, name in enumerate(self._names)
+            ]
+            decoded.pieces.append(columns)
+            decoded.edges.append(decoded.edges[-1] + piece.num_rows)
+            taken += sum(column.nbytes for column in columns)
         if taken > source.group_bytes:
             raise SourceError(
                 f"its row group {group} takes {format_bytes(taken)} decoded, and {format_bytes(source.group_bytes)} "
                 "were planned by the file's metadata: values repeat. Write it with use_dictionary=False.",
                 file=source.parts[number].path,
             )
-        return columns
+        return decoded
 
     def column(self, block: int, place: int, count: int) -> npt.NDArray[Any]:
         """All rows of one column of a block."""
-        column = self._groups.get(block)[place]
-        return np.array([column.row(row) for row in range(count)])
+        places = map(self._groups.get(block).columns, range(count))
+        return np.array([columns[place].row(row) for columns, row in places])
 
     def read(self, index: int, arena: Arena) -> Any:
         block = self._source.block(index)
-        place = index - int(self._source.edges[block])
+        columns, place = self._groups.get(block).columns(index - int(self._source.edges[block]))
         values = []
-        for name, column in zip(self._names, self._groups.get(block), strict=True):
+        for name, column in zip(self._names, columns, strict=True):
             try:
                 values.append(column.row(place))
             except SourceError as error:
-                raise SourceError(str(error), column=name) from None
+                raise SourceError(str(error), file=self._source.path(index), column=name) from None
         return self._source.structure.build(values)
 
     def gather(self, indices: Indices, out: Sequence[npt.NDArray[Any]]) -> bool:
         edges = self._source.edges
         for block, rows in by_block(np.searchsorted(edges, indices, "right") - 1):
-            for column, leaf in zip(self._groups.get(block), out, strict=True):
-                taken = np.empty((len(rows), *leaf.shape[1:]), leaf.dtype)
-                if not column.gather(indices[rows] - edges[block], taken):
-                    return False
-                leaf[rows] = taken
+            group = self._groups.get(block)
+            places = indices[rows] - edges[block]
+            for piece, some in by_block(np.searchsorted(group.edges, places, "right") - 1):
+                for column, leaf in zip(group.pieces[piece], out, strict=True):
+                    taken = np.empty((len(some), *leaf.shape[1:]), leaf.dtype)
+                    if not column.gather(places[some] - group.edges[piece], taken):
+                        return False
+                    leaf[rows[some]] = taken
         return True
 
     def close(self) -> None:
         self._groups.clear()
         self._files.clear()
+        _let_go()

@@ -25,9 +25,9 @@ from typing import Any, Literal, TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.errors import PlanError, SourceError
+from fitstream.errors import FitstreamError, PlanError, SourceError
 from fitstream.sampling import Indices
-from fitstream.sources import hdf5
+from fitstream.sources import hdf5, zarr
 from fitstream.sources.blocks import KeptBlocks, by_block
 from fitstream.spec import Structure
 
@@ -58,7 +58,6 @@ class StoredArray:
         shape = tuple(array.shape)
         self.shape: tuple[int, ...] = shape[::-1] if axes == "matlab" else shape
         self.dtype: np.dtype[Any] = array.dtype
-        self.block_bytes = hdf5.block_bytes(array) if kind == "h5py" else 0
         self._kind = kind
         self._axes = axes
         self._array = array
@@ -67,15 +66,24 @@ class StoredArray:
         self._named = self._allow_outside = self._with_plugins = False
         chunks = getattr(array, "shards", None) or getattr(array, "chunks", None)
         self.block_rows = 0 if not chunks else int(chunks[-1] if axes == "matlab" else chunks[0])
+        # zarr reads the blocks of a shard one by one, but a shard as a whole where it is kept.
+        self.block_bytes = hdf5.block_bytes(array) if kind == "h5py" else zarr.reading_bytes(array, *array.chunks[:1])
         self._kept_blocks = 0
 
-    def keeping(self, block_count: int) -> StoredArray:
-        """The same array, of which each lane keeps some blocks, if it has blocks."""
+    def keeping(self, stretch_count: int, stretch_rows: int) -> StoredArray:
+        """The same array, if it has blocks with those kept in each lane that hold so many stretches of rows."""
         kept = copy.copy(self)
         if self.block_rows:
+            # Stretches are blocks of an array whose blocks may have other lengths: some lie across one more of ours.
+            across = stretch_rows % self.block_rows and self.block_rows % stretch_rows
+            each = -(-stretch_rows // self.block_rows) + (across > 0)
+            block_count = min(stretch_count * each, -(-self.shape[0] // self.block_rows))
             row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
             kept._kept_blocks = block_count
-            kept.block_bytes = self.block_bytes + block_count * min(self.block_rows, self.shape[0]) * row_bytes
+            reading_bytes = (
+                self.block_bytes if self._kind == "h5py" else zarr.reading_bytes(self._array, self.block_rows)
+            )
+            kept.block_bytes = reading_bytes + block_count * min(self.block_rows, self.shape[0]) * row_bytes
         return kept
 
     @staticmethod
@@ -99,7 +107,7 @@ class StoredArray:
                 return StoredArray(leaf, "h5py")
         if "zarr.Array" not in kinds:
             return None
-        _check_codecs(leaf, where)
+        zarr.check_codecs(leaf, where)
         return StoredArray(leaf, "zarr")
 
     @staticmethod
@@ -126,13 +134,13 @@ class StoredArray:
         made._named, made._allow_outside = True, allow_outside
         return made
 
-    @property
-    def file(self) -> str | None:
-        """The file that it is in, if it was named."""
-        return None if self._place is None else self._place[0]
-
     def __len__(self) -> int:
         return self.shape[0]
+
+    @property
+    def place(self) -> tuple[str | None, str | None]:
+        """The file or folder that it lies in and its name there, as far as they are known."""
+        return self._place or _told_place(self._array, self._kind)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__ | {"_with_plugins": "hdf5plugin" in sys.modules}
@@ -208,36 +216,40 @@ class StoredArray:
             rows.close()
 
 
-def open_datasets(path: str, names: Sequence[Any], axes: Axes, *, allow_outside: bool) -> Any:
+def open_datasets(path: str, names: Sequence[Any], axes: Axes | Sequence[Axes], *, allow_outside: bool) -> Any:
     """Describe datasets of an HDF5 file, which is closed again.
 
     Args:
         names: One name, several for a tuple, or one tree of names.
-        axes: As in `StoredArray.named`, like `allow_outside`.
+        axes: As in `StoredArray.named`, like `allow_outside`; one for all, or one for each name.
     Returns:
         A tree of `StoredArray` in the place of the names.
     Raises:
-        PlanError: If there is no name, or axes is none of the two.
+        PlanError: If there is no name, or axes is none of the two, or not one for each name.
         SourceError: If the file or a dataset can't be read safely.
     """
-    if axes not in ("stored", "matlab"):
-        raise PlanError(f'axes={axes!r} must be "stored" (as in the file) or "matlab" (reversed).')
     tree = names[0] if len(names) == 1 else tuple(names)
     structure = Structure(tree)
     leaves = structure.flatten(tree)
     with hdf5.open_hdf5(path) as file, hdf5.hdf5_errors(path):
         if not leaves or not all(isinstance(name, str) and name.strip("/") for name in leaves):
             raise PlanError(f"from_hdf5({path!r}) needs names of datasets, not {tree!r}. {hdf5.told_names(file)}.")
-        return structure.build([StoredArray.named(file, name, axes, allow_outside=allow_outside) for name in leaves])
+        each_axes = [axes] * len(leaves) if isinstance(axes, str) else list(axes)
+        if len(each_axes) != len(leaves) or not all(one in ("stored", "matlab") for one in each_axes):
+            raise PlanError(
+                f'axes={axes!r} must be "stored" (as in the file) or "matlab" (reversed), or a list with one of them '
+                f"for each of {len(leaves)} names."
+            )
+        named = zip(leaves, each_axes, strict=True)
+        return structure.build([StoredArray.named(file, *one, allow_outside=allow_outside) for one in named])
 
 
-def _check_codecs(array: Any, where: str) -> None:
-    """Refuse a zarr array that would be unpickled."""
-    codecs = [*(getattr(array, "filters", None) or ()), *(getattr(array, "compressors", None) or ())]
-    if "pickle" in {getattr(codec, "codec_id", None) for codec in codecs}:
-        raise SourceError(
-            f"{where} is a zarr array of pickled objects, which could run any code. Save it as an array of numbers."
-        )
+def _told_place(array: Any, kind: str) -> tuple[str | None, str | None]:
+    """Where an array of the user's lies, for errors."""
+    if kind == "h5py":
+        return (os.path.abspath(os.fsdecode(array.file.filename)), array.name) if array else (None, None)
+    path = str(getattr(array, "store_path", "") or "")
+    return (path.removeprefix("file://") or None) if not path.startswith("memory:") else None, None
 
 
 def _place(dataset: Any) -> tuple[str, str]:
@@ -332,9 +344,12 @@ class StoredRows:
                 else:
                     rows[...] = array[span]
                 return
+            if not self._is_hdf5:
+                zarr.gather(array, indices, rows)
+                return
             # h5py takes rows in rising order only, and reads them twice as fast into an array of its own.
             rising, places = np.unique(indices, return_inverse=True)
-            found = array[rising] if self._is_hdf5 else array.oindex[rising]
+            found = array[rising]
         except Exception as error:
             raise self._explained(error) from error
         if found.dtype == rows.dtype:
@@ -348,6 +363,11 @@ class StoredRows:
         if self._is_hdf5 and not isinstance(error, MemoryError):
             name, path = self._array.name, os.fsdecode(self._array.file.filename)
             return SourceError(f"the dataset {name!r} can't be read: {error}. Restore the file.", file=path)
+        if not self._is_hdf5 and not isinstance(error, (FitstreamError, MemoryError)):
+            file = _told_place(self._array, "zarr")[0]
+            return SourceError(
+                f"the zarr array can't be read ({type(error).__name__}: {error}). Restore it.", file=file
+            )
         return error
 
     def close(self) -> None:

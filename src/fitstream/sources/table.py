@@ -108,7 +108,7 @@ def _open_table(table: Any) -> Table:
     if kinds & {"pandas.Series", "pandas.Index", "polars.Series"} and len(table):
         return Paths(table.to_list())
     if isinstance(table, np.ndarray) and table.ndim == 1 and table.dtype.kind in "OU" and len(table):
-        return Paths(table)
+        return Paths(list(table))
     if isinstance(table, np.ndarray) and table.ndim == 2 and table.shape[1] > 0 and len(table):
         return Rows(table)
     if isinstance(table, (list, tuple)) and table:
@@ -147,7 +147,7 @@ def _check_root(table: Any, root: str | os.PathLike[str] | None, allow_outside: 
     return os.fsencode(os.getcwd()), None
 
 
-def _label_columns(table: Table, label: str | Sequence[str] | None, label_mode: LabelMode | None) -> list[str]:
+def _label_columns(table: Table, label: Any, label_mode: LabelMode | None) -> list[str]:
     if label_mode is None:
         return []
     if table.positional:
@@ -155,7 +155,7 @@ def _label_columns(table: Table, label: str | Sequence[str] | None, label_mode: 
             raise SourceError(f"{table.origin} has paths only. Add labels, give path_to_class=, or use label=None.")
         return list(table.names[1:])
     if isinstance(label, str) or _is_column(table, label):
-        return [label]  # type: ignore[list-item]  a frame's columns have any names
+        return [label]
     labels = list(label) if isinstance(label, Iterable) else []
     named = all(isinstance(name, str) or _is_column(table, name) for name in labels)
     if not labels or not named or len(set(labels)) < len(labels):

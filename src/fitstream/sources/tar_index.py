@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import tarfile
 from array import array
@@ -25,9 +26,13 @@ from fitstream.sources.labels import brief
 
 __all__ = ["Members", "index_tar"]
 
-_PURPOSE, _VERSION = "tar", 1
+_PURPOSE, _VERSION = "tar", 2
 #: Of a header, and of the long names and attributes that may stand before it.
 _MOST_HEADER_BYTES = 1 << 20
+#: How a path begins that isn't below another, also on Windows, and what stands between its parts.
+_OUTSIDE, _SEPARATORS = re.compile(r"[/\\]|[A-Za-z]:[/\\]"), re.compile(r"[/\\]")
+#: What is looked at behind the mark of the end, which is filled with zeros, to 10 KB as a rule.
+_BEYOND_BYTES = 1 << 16
 #: Members below which reading the headers is as quick as looking for an index.
 _WORTH_MEMBERS = 256
 
@@ -123,9 +128,9 @@ def _read(path: str, size: int) -> Members:
             with tarfile.open(fileobj=_Headers(file, path), mode="r:", errorlevel=2) as tar:  # type: ignore[call-overload]
                 while (member := tar.next()) is not None:
                     tar.members = []  # else all of them would be held
+                    _check(member, path, size)
                     if member.isdir():
                         continue
-                    _check(member, path, size)
                     folder, _, base = member.name.rpartition("/")
                     if base.startswith(".") or folder.startswith("__MACOSX"):
                         continue
@@ -165,9 +170,9 @@ def _check(member: Any, path: str, size: int) -> None:
         what = f"is a link to {brief(member.linkname)}"
     elif member.issparse():
         what = "is a sparse file"
-    elif not member.isreg():
+    elif not (member.isreg() or member.isdir()):
         what = "is a device, a pipe or of an unknown kind"
-    elif member.name.startswith("/") or ".." in member.name.split("/"):
+    elif _OUTSIDE.match(member.name) or ".." in _SEPARATORS.split(member.name):
         what = "points outside of the tar"
     elif member.offset_data + member.size > size:
         what = f"ends at byte {member.offset_data + member.size:,}, and the tar has {size:,}: it was cut off"
@@ -180,10 +185,22 @@ def _check(member: Any, path: str, size: int) -> None:
 
 
 def _check_end(file: Any, offset: int, path: str) -> None:
-    """Refuse a tar whose list of members ends at something else than its end: the library just stops there."""
+    """Refuse a tar whose list of members ends at something else than the mark of its end: the library just stops."""
     file.seek(offset)
     block = file.read(512)
+    if not block:
+        raise SourceError(
+            f"it ends at byte {offset:,} without the mark that ends a tar: it was cut off, or never finished, and "
+            "samples may be missing. Write it anew.",
+            file=path,
+        )
     if block.strip(b"\0"):
         raise SourceError(
             f"the header at byte {offset:,} is damaged, so that members are missing. Restore it.", file=path
+        )
+    if file.read(_BEYOND_BYTES).strip(b"\0"):
+        raise SourceError(
+            f"more follows its end at byte {offset:,}, as where tars were joined by cat. Join them by tar -A, or give "
+            "them as a list.",
+            file=path,
         )

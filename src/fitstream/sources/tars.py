@@ -21,6 +21,7 @@ from fitstream.sources.array_files import npy_in
 from fitstream.sources.arrow import Classes
 from fitstream.sources.base import Reader, Source
 from fitstream.sources.files import PICTURE_SUFFIXES
+from fitstream.sources.json_text import parse
 from fitstream.sources.labels import few
 from fitstream.sources.tar_index import Members, index_tar
 
@@ -33,13 +34,16 @@ _NUMBERS, _LABELS_MOST = ("cls", "cls2", "index", "inx", "id"), 1 << 21
 _MOST_NUMBER_BYTES = 64
 
 
-def open_tars(paths: Sequence[str], parts: Sequence[str], classes: list[str] | None) -> TarSource:
+def open_tars(
+    paths: Sequence[str], parts: Sequence[str], classes: list[str] | None, *, allow_nan: bool = False
+) -> TarSource:
     """Index tars, and choose parts of their samples.
 
     Args:
         paths: Of the tars.
         parts: Endings of the parts' names, in the order of the sample; alternatives by ";": "jpg;jpeg;png".
         classes: Names of the classes that the last part holds, as text or index.
+        allow_nan: Don't look for NaN and infinity.
     Raises:
         PlanError: If no part is named.
         SourceError: If a tar can't be used, or a sample lacks a part.
@@ -56,7 +60,9 @@ def open_tars(paths: Sequence[str], parts: Sequence[str], classes: list[str] | N
     places = shared_copy(np.concatenate(starts)), shared_copy(np.concatenate(sizes))
     states = [os.stat(path) for path in paths]
     marks = [(state.st_size, state.st_mtime_ns) for state in states]
-    return TarSource([os.path.abspath(path) for path in paths], marks, first, places, wanted, classes)
+    return TarSource(
+        [os.path.abspath(path) for path in paths], marks, first, places, wanted, classes, allow_nan=allow_nan
+    )
 
 
 def _chosen(
@@ -97,6 +103,7 @@ class TarSource(Source):
         places: Start and size of each part, `(samples, parts)`.
         wanted: Endings of each part.
         classes: Names of the classes that the last part holds.
+        allow_nan: Don't look for NaN and infinity.
     """
 
     def __init__(
@@ -107,12 +114,18 @@ class TarSource(Source):
         places: tuple[npt.NDArray[Any], npt.NDArray[Any]],
         wanted: list[list[str]],
         classes: list[str] | None,
+        *,
+        allow_nan: bool,
     ) -> None:
         self.paths, self.marks, self.wanted = paths, marks, wanted
         self.first = np.array(first, np.int64)
         self.starts, self.sizes = places
         self.classes = None if classes is None else Classes(classes)
         self.class_names = classes
+        kinds = {self.kind(place) for place in range(len(wanted))}
+        self.checks_finite = not allow_nan and not kinds.isdisjoint(("npy", "json"))
+        if "json" not in kinds:  # which may be several arrays
+            self.part_names = [f"part {';'.join(one)!r}" for one in wanted]
 
     @property
     def begins_with_pictures(self) -> bool:
@@ -159,10 +172,11 @@ class TarSource(Source):
         return self.wanted[place][0] in _NUMBERS or (self.classes is not None and place == len(self.wanted) - 1)
 
     def kind(self, place: int) -> str:
-        """What a part becomes: "number", "npy" or "bytes"."""
+        """What a part becomes: "number", "npy", "json" or "bytes"."""
         if self._is_number(place):
             return "number"
-        return "npy" if self.wanted[place][0].rpartition(".")[2] == "npy" else "bytes"
+        ending = self.wanted[place][0].rpartition(".")[2]
+        return ending if ending in ("npy", "json") else "bytes"
 
     def fingerprint_parts(self) -> dict[str, Any]:
         parts: dict[str, Any] = {"members": (self.starts, self.sizes, self.first), "parts": self.wanted}
@@ -209,6 +223,8 @@ class _TarReader(Reader):
             return data.data if decoded else data.tobytes()
         if kind == "npy":
             return npy_in(data, source.paths[number], f"its part {';'.join(source.wanted[place])!r}")
+        if kind == "json":
+            return _parsed(data, source.paths[number], ";".join(source.wanted[place]))
         text = data.tobytes().decode("utf-8", "replace").strip()
         is_last = place == len(source.wanted) - 1
         try:
@@ -232,6 +248,15 @@ class _TarReader(Reader):
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files = {}
+
+
+def _parsed(data: npt.NDArray[np.uint8], path: str, part: str) -> Any:
+    try:
+        return parse(data.tobytes().decode("utf-8-sig"), path)
+    except UnicodeDecodeError:
+        raise SourceError(f"its part {part!r} is not UTF-8 text.", file=path) from None
+    except SourceError as error:
+        raise SourceError(f"its part {part!r}: {str(error).removeprefix(path).lstrip(':, ')}", file=path) from None
 
 
 def _read_at(descriptor: int, buffer: memoryview, start: int) -> int:

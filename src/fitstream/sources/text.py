@@ -9,9 +9,8 @@ Compressed files have no such places: they come from their start to their end, i
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, final
 
 import numpy as np
@@ -23,6 +22,7 @@ from fitstream.redaction import redacted
 from fitstream.scratch import Arena
 from fitstream.sources.base import Reader, Sequential, Source
 from fitstream.sources.encodings import Encoding, check_encoding, explain_undecodable
+from fitstream.sources.patterns import matching_files
 from fitstream.sources.text_index import LineIndex, check_file, first_bytes, index_lines
 from fitstream.sources.text_stream import COMPRESSED, NumberedParse, TextStream
 from fitstream.spec import aligned, format_bytes
@@ -57,7 +57,7 @@ def open_text(
         raise PlanError(f"parse={parse!r} must be a function of a line, such as str.split or json.loads.")
     if isinstance(skip_lines, bool) or not isinstance(skip_lines, (int, np.integer)) or skip_lines < 0:
         raise PlanError(f"skip_lines={skip_lines!r} must be a whole number from 0 on.")
-    paths = _paths(path)
+    paths = matching_files(path, "from_text")
     sizes = [check_file(each) for each in paths]
     shown = repr(paths[0]) if len(paths) == 1 else f"{len(paths):,} files, {paths[0]!r} to {paths[-1]!r}"
     if not sum(sizes):
@@ -71,28 +71,6 @@ def open_text(
     if not len(index.starts):
         raise SourceError(f"there is no line to read: {shown} has {len(index.skipped):,} empty or skipped lines.")
     return TextSource(paths, encodings, errors, index, states), parse
-
-
-def _paths(path: Any) -> list[str]:
-    """All files that are meant, in their order."""
-    given = [path] if isinstance(path, (str, bytes, os.PathLike)) or not isinstance(path, Iterable) else list(path)
-    if not given:
-        raise SourceError("from_text got an empty list of files.")
-    if not all(isinstance(one, (str, bytes, os.PathLike)) for one in given):
-        raise PlanError(f"path={path!r} must be a file, a pattern such as 'logs/*.txt', or a list of both.")
-    found: list[str] = []
-    for each in given:
-        name = os.fspath(each)
-        if not isinstance(name, str):
-            name = os.fsdecode(name)
-        if os.path.exists(name) or not glob.has_magic(name):
-            found.append(name)
-            continue
-        matched = sorted(one for one in glob.glob(name, recursive=True) if os.path.isfile(one))
-        if not matched:
-            raise SourceError(f"no file matches the pattern. Relative patterns start at {os.getcwd()!r}.", file=name)
-        found += matched
-    return found
 
 
 @final
