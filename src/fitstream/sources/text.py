@@ -198,7 +198,7 @@ class _TextReader(Reader):
         if text[end:].strip("\r\n"):  # empty lines alone, which are no samples, may follow
             raise SourceError(
                 "more than one line lies where one was found: the file was changed, and kept its size and time. Delete "
-                f"the files in {cache_folder()!r} that begin with \"lines\".",
+                f'the files in {cache_folder()!r} that begin with "lines".',
                 file=self._source.shown[file],
             )
         return text[:end].removesuffix("\r")
