@@ -5,41 +5,41 @@ A `Dataset` describes, a `Plan` proves that it fits, a `Loader` runs, an adapter
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fitstream.constructors import (
-    from_arrays,
-    from_batches,
-    from_folder,
-    from_generator,
-    from_hdf5,
-    from_sequence,
-    from_table,
-    from_text,
-    from_windows,
-)
-from fitstream.dataset import Dataset
-from fitstream.errors import (
-    DeviceError,
-    FitstreamError,
-    LoaderClosed,
-    PlanError,
-    SampleError,
-    SourceError,
-    Stalled,
-    StateError,
-    WorkerDied,
-)
-from fitstream.loader import Loader
-from fitstream.plan import Plan
-from fitstream.ranks import shard_auto
+from fitstream.late import late_names
 
 if TYPE_CHECKING:
     from fitstream import datasets, devices, text
     from fitstream.checkpoints import Checkpoint
+    from fitstream.constructors import (
+        from_arrays,
+        from_batches,
+        from_folder,
+        from_generator,
+        from_hdf5,
+        from_sequence,
+        from_table,
+        from_text,
+        from_windows,
+    )
+    from fitstream.dataset import Dataset
+    from fitstream.errors import (
+        DeviceError,
+        FitstreamError,
+        LoaderClosed,
+        PlanError,
+        SampleError,
+        SourceError,
+        Stalled,
+        StateError,
+        WorkerDied,
+    )
     from fitstream.legacy.methods import evaluate_generator, fit_generator, predict_generator
     from fitstream.legacy.sequence import Sequence
+    from fitstream.loader import Loader
+    from fitstream.plan import Plan
+    from fitstream.ranks import shard_auto
     from fitstream.stored_constructors import from_parquet, from_webdataset
     from fitstream.training import evaluate, fit, predict
 
@@ -83,27 +83,44 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-
-#: Names that are loaded when they are first used, and the module of each: what it imports (Keras and its backend, for
-#: training) would make up most of the time that importing fitstream takes, and many programs need none of it.
-_LATE = {
+#: The module of each public name.
+_MODULES = {
     "Checkpoint": "fitstream.checkpoints",
+    "Dataset": "fitstream.dataset",
+    "DeviceError": "fitstream.errors",
+    "FitstreamError": "fitstream.errors",
+    "Loader": "fitstream.loader",
+    "LoaderClosed": "fitstream.errors",
+    "Plan": "fitstream.plan",
+    "PlanError": "fitstream.errors",
+    "SampleError": "fitstream.errors",
     "Sequence": "fitstream.legacy.sequence",
+    "SourceError": "fitstream.errors",
+    "Stalled": "fitstream.errors",
+    "StateError": "fitstream.errors",
+    "WorkerDied": "fitstream.errors",
     "evaluate": "fitstream.training",
     "evaluate_generator": "fitstream.legacy.methods",
     "fit": "fitstream.training",
     "fit_generator": "fitstream.legacy.methods",
+    "from_arrays": "fitstream.constructors",
+    "from_batches": "fitstream.constructors",
+    "from_folder": "fitstream.constructors",
+    "from_generator": "fitstream.constructors",
+    "from_hdf5": "fitstream.constructors",
     "from_parquet": "fitstream.stored_constructors",
+    "from_sequence": "fitstream.constructors",
+    "from_table": "fitstream.constructors",
+    "from_text": "fitstream.constructors",
     "from_webdataset": "fitstream.stored_constructors",
+    "from_windows": "fitstream.constructors",
     "predict": "fitstream.training",
     "predict_generator": "fitstream.legacy.methods",
+    "shard_auto": "fitstream.ranks",
 }
-_LATE_MODULES = ("datasets", "devices", "text")
+
+__getattr__ = late_names(__name__, _MODULES)
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LATE_MODULES:
-        return importlib.import_module(f"fitstream.{name}")
-    if name in _LATE:
-        return getattr(importlib.import_module(_LATE[name]), name)
-    raise AttributeError(f"module 'fitstream' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

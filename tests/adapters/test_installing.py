@@ -96,12 +96,44 @@ def test_a_warning_points_at_the_programs_own_line(name: str) -> None:
     assert [each.filename for each in told if "ended early" in str(each.message)] == [__file__]
 
 
-def test_keras_may_validate_on_a_generator_by_itself() -> None:
+def test_arrays_are_validated_with_a_generator_that_goes_on() -> None:
     install()
     model: Any = recorder()
+    told: list[Any] = []
     x, y = samples(12)
-    history = model.fit(x, y, validation_data=batches(), validation_steps=2, epochs=2, verbose=0)
+    history = model.fit(x, y, 4, 2, 0, validation_data=batches(told=told), validation_steps=2)
     assert len(history.history["val_loss"]) == 2
+    assert len(told) in (4, 5)  # one may wait in the queue
+    assert sorted(model.ids) == sorted([*range(12)] * 2)
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_arrays_are_validated_with_a_sequence(processes: bool) -> None:
+    install()
+    model: Any = recorder()
+    rows = Rows(7)
+    x, y = samples(12)
+    history = model.fit(
+        x, y, epochs=2, validation_freq=2, validation_data=rows, verbose=0, workers=2, use_multiprocessing=processes
+    )
+    assert len(history.history["val_loss"]) == 1
+    assert rows.ends == 1
+    assert history.history["val_loss"] == pytest.approx(model.evaluate(rows, verbose=0)[:1])
+
+
+def test_a_generator_for_validation_that_ends_early_is_told() -> None:
+    install()
+    x, y = samples(12)
+    with pytest.warns(UserWarning, match="3 batches were asked .* 2 came, 1 .* missing"):
+        recorder().fit(x, y, validation_data=batches(2), validation_steps=3, verbose=0)
+
+
+def test_values_by_name_where_they_are_asked_for() -> None:
+    install()
+    model: Any = recorder()
+    values = model.evaluate(Rows(10), verbose=0)
+    assert [*model.evaluate(Rows(10), verbose=0, return_dict=True).values()] == pytest.approx(values[::-1])
+    assert set(model.evaluate(batches(), steps=2, verbose=0, return_dict=True)) == {"accuracy", "loss"}
 
 
 def test_arrays_go_to_keras_as_before() -> None:

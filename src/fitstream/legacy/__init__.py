@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fitstream.late import late_names
 from fitstream.legacy.enqueuers import GeneratorEnqueuer, OrderedEnqueuer
 from fitstream.legacy.sequence import Sequence
 
@@ -13,15 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["GeneratorEnqueuer", "ImageDataGenerator", "OrderedEnqueuer", "Sequence", "install"]
 
+# These load Keras and its backend, or Pillow and OpenCV.
+_MODULES = {
+    "ImageDataGenerator": "fitstream.legacy.image_generator",
+    "install": "fitstream.legacy.installing",
+}
 
-def __getattr__(name: str) -> Any:
-    # Loads Keras and its backend, which importing this must not.
-    if name == "install":
-        from fitstream.legacy.installing import install
-
-        return install
-    if name == "ImageDataGenerator":  # needs Pillow and OpenCV
-        from fitstream.legacy.image_generator import ImageDataGenerator
-
-        return ImageDataGenerator
-    raise AttributeError(f"module 'fitstream.legacy' has no attribute {name!r}")
+__getattr__ = late_names(__name__, _MODULES)

@@ -74,6 +74,9 @@ def _handing_over(own: Callable[..., Any], method: Callable[..., Any]) -> Callab
         asks_for_queue = any(name in given for name in (*_QUEUE, *RENAMED))
         keras_takes = isinstance(data, keras_3.utils.PyDataset) and not asks_for_queue
         if not _is_generator(data) or keras_takes or _OF_FIT in given:
+            other = told.get("validation_data")
+            if _is_generator(other) and not isinstance(other, keras_3.utils.PyDataset):
+                return methods.fit_arrays(own, model, **told)
             return own(model, *args, **{name: value for name, value in given.items() if name not in _QUEUE})
         del told["x"]
         for name, value in list(told.items()):

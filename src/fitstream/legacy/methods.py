@@ -8,7 +8,7 @@ for.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fitstream.adapters.class_weights import Weights
@@ -32,7 +32,7 @@ from fitstream.legacy.opening import (
 )
 from fitstream.legacy.program import warn
 
-__all__ = ["evaluate_generator", "fit_generator", "predict_generator"]
+__all__ = ["evaluate_generator", "fit_arrays", "fit_generator", "predict_generator"]
 
 
 @takes_old_keywords
@@ -143,6 +143,50 @@ def _run(model: Any, feed: Feed, validation: Any, told: _Told, when: Epochs) -> 
     )
 
 
+def fit_arrays(
+    fit: Callable[..., Any],
+    model: Any,
+    validation_data: Any,
+    *,
+    epochs: int = 1,
+    initial_epoch: int = 0,
+    validation_steps: float | None = None,
+    validation_freq: int | Sequence[int] = 1,
+    callbacks: Any = None,
+    max_queue_size: int = 10,
+    workers: int = 1,
+    use_multiprocessing: bool = False,
+    **given: Any,
+) -> Any:
+    """Keras's own `fit` over arrays, which validates with a generator or a `Sequence`; arguments as in `fit_generator`.
+
+    Args:
+        fit: Keras's method.
+        model: A compiled `keras.Model`.
+        validation_data: A generator or a Sequence.
+        given: Other arguments of `fit`.
+    """
+    when = Epochs(whole("initial_epoch", initial_epoch), whole("epochs", epochs), validation_frequency(validation_freq))
+    wanted = to_count("validation_steps", validation_steps, "nb_val_samples", None)
+    asked = Asked("validation_data", validation_data, wanted, when.validations, f"validations: {when.validations}")
+    settings = Settings(workers, use_multiprocessing, max_queue_size, "auto", 0, 300.0)
+    with contextlib.ExitStack() as opened:
+        feed = Opener(opened, model, settings, [asked]).open(asked)
+        check_execution(model, [feed])
+        with _keeping_causes(feed):
+            history = fit(
+                model,
+                epochs=when.last,
+                initial_epoch=when.first,
+                validation_data=as_keras_data(feed),
+                validation_freq=when.frequency,
+                callbacks=[FeedCallback(other=feed), *flat_callbacks(callbacks)],
+                **given,
+            )
+        _warn_of_missing(asked, feed, "Later validations had none.")
+    return history
+
+
 @takes_old_keywords
 def evaluate_generator(
     model: Any,
@@ -158,6 +202,7 @@ def evaluate_generator(
     seed: int = 0,
     sample_timeout_s: float | None = 300.0,
     val_samples: float | None = None,
+    return_dict: bool = False,
 ) -> Any:
     """Measure losses and metrics over batches from a generator or a `Sequence`; each batch weighs as its samples.
 
@@ -174,8 +219,9 @@ def evaluate_generator(
         seed: Of the random numbers in worker processes.
         sample_timeout_s: As in `fit_generator`.
         val_samples: Keras 1: ends once so many samples were seen.
+        return_dict: Whether to return values by name, as Keras's `evaluate` does.
     Returns:
-        The loss, or a list of the loss and the metrics.
+        The loss, or a list of the loss and the metrics; with `return_dict` a dict of them.
     Raises:
         PlanError: If something can't work, before anything starts.
         FitstreamError: What failed while batches were made, as in `fit_generator`.
@@ -187,7 +233,7 @@ def evaluate_generator(
         check_execution(model, [feed])
         told = _one_run(opened, model, feed, callbacks, verbose)
         with _keeping_causes(feed):
-            result = model.evaluate(as_keras_data(feed), callbacks=told)
+            result = model.evaluate(as_keras_data(feed), callbacks=told, return_dict=return_dict)
         _warn_of_missing(asked, feed, "The results are over those that came.")
     return result
 

@@ -6,8 +6,9 @@ loaded when it is first asked for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fitstream.late import late_names
 from fitstream.text.sampling import sample, temperature_softmax
 
 if TYPE_CHECKING:
@@ -15,10 +16,4 @@ if TYPE_CHECKING:
 
 __all__ = ["TextSamples", "sample", "temperature_softmax"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "TextSamples":
-        from fitstream.text.callback import TextSamples
-
-        return TextSamples
-    raise AttributeError(f"module 'fitstream.text' has no attribute {name!r}")
+__getattr__ = late_names(__name__, {"TextSamples": "fitstream.text.callback"})
