@@ -287,3 +287,12 @@ def test_a_state_tells_other_lengths() -> None:
         pytest.raises(fs.StateError, match="bucket_by"),
     ):
         loader.load_state_dict(state)
+
+
+def test_the_pools_that_are_kept_are_few_and_counted() -> None:
+    buckets = BatchOrder(Order(100_000, [Shuffle(0)]), 10, "keep", None, np.arange(100_000)).buckets
+    assert buckets is not None
+    for step in range(0, 10_000, 50):
+        buckets.rows(0, step)
+    held = sum(part.nbytes for pool in buckets._pools.values() for part in pool)
+    assert 0 < held <= buckets.index_bytes - buckets.lengths.nbytes
