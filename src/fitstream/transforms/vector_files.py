@@ -105,7 +105,7 @@ def _is_text(data: bytes) -> bool:
     """Whether hardly any byte is a control character, as every tenth is among numbers in binary form."""
     values = np.frombuffer(data, np.uint8)
     odd = np.count_nonzero((values < 32) & (values != 9) & (values != 10) & (values != 13))
-    return 50 * odd <= len(data)
+    return bool(50 * odd <= len(data))
 
 
 def _number(field: bytes) -> float | None:
