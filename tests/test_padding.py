@@ -82,6 +82,16 @@ def test_the_first_sample_may_be_empty_and_the_whole_batch_too() -> None:
     ]
 
 
+def test_an_empty_list_takes_the_dtype_of_the_others() -> None:
+    for samples, rows in (([[1, 2], []], [[1, 2], [0, 0]]), ([[[1, 2]], []], [[[1, 2]], [[0, 0]]])):
+        with fs.from_sequence(samples).batch(2, pad=True, max_length=4).loader(workers=0) as loader:
+            (batch,) = loader
+        assert batch.tolist() == rows
+        assert batch.dtype == np.int64
+    with pytest.raises(fs.PlanError, match="empty list, which has no dtype"):
+        fs.from_sequence([[], [1]]).batch(2, pad=True, max_length=4).plan()
+
+
 def test_a_generator_s_samples_are_padded() -> None:
     def samples() -> Any:
         yield from ([1] * n for n in (2, 1, 4))
