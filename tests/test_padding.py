@@ -82,6 +82,16 @@ def test_the_first_sample_may_be_empty_and_the_whole_batch_too() -> None:
     ]
 
 
+def test_an_empty_list_takes_the_dtype_of_the_others() -> None:
+    for samples, rows in (([[1, 2], []], [[1, 2], [0, 0]]), ([[[1, 2]], []], [[[1, 2]], [[0, 0]]])):
+        with fs.from_sequence(samples).batch(2, pad=True, max_length=4).loader(workers=0) as loader:
+            (batch,) = loader
+        assert batch.tolist() == rows
+        assert batch.dtype == np.int64
+    with pytest.raises(fs.PlanError, match="empty list, which has no dtype"):
+        fs.from_sequence([[], [1]]).batch(2, pad=True, max_length=4).plan()
+
+
 def test_a_generator_s_samples_are_padded() -> None:
     def samples() -> Any:
         yield from ([1] * n for n in (2, 1, 4))
@@ -287,3 +297,12 @@ def test_a_state_tells_other_lengths() -> None:
         pytest.raises(fs.StateError, match="bucket_by"),
     ):
         loader.load_state_dict(state)
+
+
+def test_the_pools_that_are_kept_are_few_and_counted() -> None:
+    buckets = BatchOrder(Order(100_000, [Shuffle(0)]), 10, "keep", None, np.arange(100_000)).buckets
+    assert buckets is not None
+    for step in range(0, 10_000, 50):
+        buckets.rows(0, step)
+    held = sum(part.nbytes for pool in buckets._pools.values() for part in pool)
+    assert 0 < held <= buckets.index_bytes - buckets.lengths.nbytes

@@ -172,7 +172,7 @@ def _sizes(
     source: Source | Sequential, recipe: Recipe, first: Probe, chunk_rows: int, order: BatchOrder | None
 ) -> dict[str, Any]:
     """What the first sample and the source say of memory."""
-    lengths_bytes = 0 if order is None or order.buckets is None else order.buckets.lengths.nbytes
+    lengths_bytes = 0 if order is None or order.buckets is None else order.buckets.index_bytes
     index_bytes, memory_bytes = (source.index_bytes, source.memory_bytes) if isinstance(source, Source) else (0, 0)
     return {
         "scratch_bytes": first.scratch_bytes,

@@ -163,6 +163,8 @@ def probe(
     try:
         index, sample = _first_made(chain, candidates, raw)
         structure = Structure(sample)
+        if any(isinstance(one, Batch) and one.pad is not False for one in operations):
+            _check_known(chain, structure.flatten(sample), structure.names, index)
         leaves = [_as_numbers(chain, leaf, name, index) for leaf, name in
                   zip(structure.flatten(sample), structure.names, strict=True)]  # fmt: skip
         if not leaves:
@@ -184,6 +186,14 @@ def probe(
     return Probe(
         structure, specs, allowance.large_peak_bytes, hand_bytes, raw_bytes, result_bytes, _unsendable(raw), rows
     )
+
+
+def _check_known(chain: Chain, leaves: Sequence[Any], names: Sequence[str], index: int) -> None:
+    """Refuse an empty list, whose dtype would be that of all samples, and depend on the order."""
+    for leaf, name in zip(leaves, names, strict=True):
+        if isinstance(leaf, list) and not leaf:
+            told = f"its array{name} is an empty list, which has no dtype. Return an array: np.asarray(x, dtype=...)"
+            raise PlanError(str(chain.failure(TypeError(told), index, "batch")))
 
 
 def _first_made(chain: Chain, candidates: Sequence[int], raw: Any) -> tuple[int, Any]:

@@ -368,6 +368,8 @@ def test_compressed_files_say_that_they_are_sequential(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b"a\nb\n"))
     with pytest.raises(fs.PlanError, match=r"x\.txt\.gz, which is compressed.*Unpack the file once"):
         fs.from_text(path, codes).shuffle(0)
+    with pytest.raises(TypeError, match=r"x\.txt\.gz, which is compressed.*Unpack the file once"):
+        len(fs.from_text(path, codes))
 
 
 def test_zstandard_names_the_extra_or_is_read(tmp_path: Path) -> None:

@@ -211,6 +211,13 @@ def test_what_is_no_file_and_no_vocabulary_is_refused(tmp_path: Path) -> None:
         WordVectors(write(tmp_path, "glove")).matrix(["a"])  # type: ignore[arg-type]
 
 
+def test_a_binary_file_is_one_also_where_its_first_bytes_read_as_a_line(tmp_path: Path) -> None:
+    path, rows = tmp_path / "x.bin", np.random.default_rng(0).normal(size=(20, 50)).astype("<f4")
+    rows[0, 0] = np.frombuffer(b"ABC\n", "<f4")[0]
+    path.write_bytes(b"20 50\n" + b"".join(b"w%d %s\n" % (i, row.tobytes()) for i, row in enumerate(rows)))
+    assert np.array_equal(WordVectors(path)([f"w{i}" for i in range(20)]), rows)
+
+
 def test_a_cache_folder_that_can_not_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FITSTREAM_CACHE", str(tmp_path / "file" / "below"))

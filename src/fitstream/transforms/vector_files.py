@@ -75,8 +75,7 @@ def read_head(path: str) -> Head:
         count, dimension = int(fields[0]), int(fields[1])
         if not 1 <= dimension <= _MOST_DIMENSION or count < 1:
             raise SourceError(f"it declares {count:,} vectors of {dimension:,} numbers.", file=path, line=1)
-        line = rest.partition(b"\n")[0]
-        if line and _is_text(line):
+        if rest and _is_text(rest):
             return Head("word2vec", count, dimension)
         if count * (4 * dimension + 2) > size - len(first) - 1:
             raise SourceError(
@@ -102,8 +101,11 @@ def read_head(path: str) -> Head:
     return Head("glove", None, dimension)
 
 
-def _is_text(line: bytes) -> bool:
-    return all(byte >= 32 or byte == 9 or byte == 13 for byte in line)
+def _is_text(data: bytes) -> bool:
+    """Whether hardly any byte is a control character, as every tenth is among numbers in binary form."""
+    values = np.frombuffer(data, np.uint8)
+    odd = np.count_nonzero((values < 32) & (values != 9) & (values != 10) & (values != 13))
+    return bool(50 * odd <= len(data))
 
 
 def _number(field: bytes) -> float | None:
