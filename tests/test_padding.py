@@ -82,6 +82,16 @@ def test_the_first_sample_may_be_empty_and_the_whole_batch_too() -> None:
     ]
 
 
+def test_an_empty_list_takes_the_dtype_of_the_others() -> None:
+    for samples, rows in (([[1, 2], []], [[1, 2], [0, 0]]), ([[[1, 2]], []], [[[1, 2]], [[0, 0]]])):
+        with fs.from_sequence(samples).batch(2, pad=True, max_length=4).loader(workers=0) as loader:
+            (batch,) = loader
+        assert batch.tolist() == rows
+        assert batch.dtype == np.int64
+    with pytest.raises(fs.PlanError, match="empty list, which has no dtype"):
+        fs.from_sequence([[], [1]]).batch(2, pad=True, max_length=4).plan()
+
+
 def test_a_generator_s_samples_are_padded() -> None:
     def samples() -> Any:
         yield from ([1] * n for n in (2, 1, 4))
@@ -130,6 +140,32 @@ def test_a_sample_that_is_too_long_is_an_error_with_the_numbers() -> None:
         epoch(fs.from_sequence(Sentences([1, 9])).batch(2, pad=[0], max_length=4), workers=0)
 
 
+def test_the_first_sample_may_not_be_longer_than_max_length_either() -> None:
+    with pytest.raises(fs.SampleError, match=r"Sample 0 .* has length 9, but .* room for 4. Use max_length=9"):
+        epoch(fs.from_sequence(Sentences([9, 1])).batch(2, pad=[0], max_length=4), workers=0)
+
+
+def test_an_array_of_another_length_than_bucket_by_tells_is_padded_beside() -> None:
+    samples = [(np.ones(n), np.ones(7)) for n in (2, 3)]
+    with fs.from_sequence(samples).batch(2, pad=True, bucket_by=lambda x, _: len(x)).loader(workers=0) as loader:
+        assert [[part.shape for part in batch] for batch in loader] == [[(2, 3), (2, 7)]]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_sample_that_can_not_be_made_is_left_out_of_its_bucket(kind: dict[str, Any]) -> None:
+    class Bad(Sentences):
+        def __getitem__(self, index: int) -> Any:
+            if index == 1:
+                raise ValueError("unreadable")
+            return super().__getitem__(index)
+
+    dataset = fs.from_sequence(Bad([1, 9, 3, 2])).batch(2, pad=[0], bucket_by=lambda x, _: len(x))
+    with dataset.loader(on_bad_sample="skip", **kind) as loader, pytest.warns(RuntimeWarning, match="left out"):
+        assert [y.tolist() for _, y in loader] == [[0], [3, 2]]
+    with dataset.loader(**kind) as loader, pytest.raises(fs.SampleError, match=r"Sample 1 .*unreadable"):
+        list(loader)
+
+
 def test_memory_is_planned_for_the_longest() -> None:
     dataset = fs.from_sequence(Sentences([1, 1])).batch(2, pad=[0], max_length=1_000_000)
     assert dataset.plan().projected_bytes >= 2 * 2 * 1_000_000 * 8
@@ -145,6 +181,8 @@ def test_memory_is_planned_for_the_longest() -> None:
         ({"bucket_by": len}, "Give pad=True"),
         ({"pad": True, "max_length": 0}, "max_length=0"),
         ({"pad": True, "bucket_by": [1.5]}, "one whole number a sample"),
+        ({"pad": True, "bucket_by": [1, -2]}, "has the length -2"),
+        ({"pad": 0, "max_length": 3}, r"pad=0\) must be True, or the parts"),
         ({"pad": True, "bucket_by": len, "last": "wrap"}, "can't join two"),
     ],
 )
@@ -259,3 +297,12 @@ def test_a_state_tells_other_lengths() -> None:
         pytest.raises(fs.StateError, match="bucket_by"),
     ):
         loader.load_state_dict(state)
+
+
+def test_the_pools_that_are_kept_are_few_and_counted() -> None:
+    buckets = BatchOrder(Order(100_000, [Shuffle(0)]), 10, "keep", None, np.arange(100_000)).buckets
+    assert buckets is not None
+    for step in range(0, 10_000, 50):
+        buckets.rows(0, step)
+    held = sum(part.nbytes for pool in buckets._pools.values() for part in pool)
+    assert 0 < held <= buckets.index_bytes - buckets.lengths.nbytes

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
+from fitstream.devices import keras_default
 from fitstream.errors import PlanError
 
 __all__ = ["choose_backend", "without_chatter"]
@@ -50,7 +49,7 @@ def choose_backend() -> tuple[str, str]:
         return asked, ""
     if not there:
         raise PlanError('Keras has no backend here. Use: pip install "fitstream[tensorflow]", or [torch] or [jax].')
-    default = _default()
+    default = keras_default()
     backend = default if default in there else there[0]
     os.environ["KERAS_BACKEND"] = backend
     return backend, "" if backend == default else f"{default}, Keras's default, is not installed"
@@ -80,16 +79,6 @@ def without_chatter() -> Iterator[None]:
 
 def _installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
-
-
-def _default() -> str:
-    """What Keras would take, read as Keras reads it: from its settings file, or "tensorflow"."""
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    try:
-        backend = json.loads((home / "keras.json").read_text(encoding="utf-8")).get("backend")
-    except (OSError, ValueError, AttributeError):
-        backend = None
-    return backend if isinstance(backend, str) else "tensorflow"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ __all__ = ["Buckets", "Lengths"]
 
 #: Batches of a pool. More pad less, fewer keep more of the shuffle.
 _POOL_BATCHES = 64
-_KEPT_POOLS = 8
+#: Lanes are at most a pool apart, also where a pass begins.
+_KEPT_POOLS = 3
 
 
 @final
@@ -45,6 +46,8 @@ class Lengths:
                 raise PlanError(
                     f"bucket_by= must be a function or one whole number a sample, not {array.dtype} {array.shape}."
                 )
+            if array.min(initial=0) < 0:
+                raise PlanError(f"bucket_by= has the length {array.min()}; lengths are whole numbers from 0 on.")
             self._array = array.astype(np.int64)
 
     def of(self, count: int, read: Callable[[], npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
@@ -82,6 +85,11 @@ class Buckets:
         self._seed = next((one.seed for one in order.selections if isinstance(one, Shuffle)), None)
         self._pools: dict[tuple[int, int], tuple[Indices, Indices]] = {}
 
+    @property
+    def index_bytes(self) -> int:
+        """Memory of the lengths, and of the pools that are kept: two numbers of 8 bytes a sample."""
+        return self.lengths.nbytes + _KEPT_POOLS * 16 * min(_POOL_BATCHES * self._size, self._order.count)
+
     def rows(self, pass_index: int, step: int) -> tuple[Indices, Indices]:
         """Source indices of one batch, and their positions in the order."""
         pool, place = divmod(step, _POOL_BATCHES)
@@ -103,8 +111,8 @@ class Buckets:
                 batches = places[: whole * self._size].reshape(whole, self._size)[turn]
                 places = np.concatenate([batches.reshape(-1), places[whole * self._size :]])
             found = indices[places], start + places
-            if len(self._pools) >= _KEPT_POOLS:
-                self._pools.clear()
+            for old in list(self._pools)[: 1 - _KEPT_POOLS]:
+                self._pools.pop(old, None)  # another lane may have let it go
             self._pools[pass_index, pool] = found
         return found
 

@@ -43,7 +43,7 @@ class Needs:
         budget_bytes: What the user allows.
         memory: The same as the user wrote it.
         scratch_bytes: Scratch that the first sample took; 0 where no scratch is used.
-        large_wanted_bytes: Scratch that the largest allowed picture would take.
+        large_wanted_bytes: Scratch that the largest allowed picture would take, or the longest line.
         hand_bytes: Samples between two stages, each lane.
         waiting_bytes: Raw samples of a chunk, where a generator gives them.
         hands_on: Whether other lanes than the generator's own work on them.

@@ -254,8 +254,8 @@ def from_windows(
     class_count: int | None = None,
     alphabet: Sequence[str] | None = None,
     encoding: str = "utf-8",
-    observers: Sequence[Observer] = (),
     allow_nan: bool = False,
+    observers: Sequence[Observer] = (),
 ) -> Dataset:
     """Overlapping windows over a text, a list of tokens or a time series, none of which need fit into memory.
 
@@ -272,8 +272,8 @@ def from_windows(
         alphabet: Characters of a text in the order of their numbers; None for all that are there, sorted.
             `ds.class_names` has them.
         encoding: Of a text file.
+        allow_nan: As in `from_arrays`, for time series.
         observers: Called with `IndexProgress` while a text file is read for the first time.
-        allow_nan: As in `from_arrays`, of a time series.
     Raises:
         PlanError: If an argument can't be used.
         SourceError: If the source is empty, shorter than a window, or can't be read, or has other characters.
@@ -295,8 +295,8 @@ def from_windows(
             class_count=class_count,
             alphabet=alphabet,
             encoding=encoding,
-            observers=observers,
             allow_nan=allow_nan,
+            observers=observers,
         )
     )
 

@@ -69,7 +69,10 @@ class Dataset(Described):
         if isinstance(self._source, Sequential):
             length = self._source.length
             if length is None:
-                raise TypeError("the generator's length isn't known; give it as from_generator(fn, length=...).")
+                told = "the generator's length isn't known; give it as from_generator(fn, length=...)."
+                if self._source.remedy is not None:
+                    told = f"the length isn't known, since samples {self._source.why}. {self._source.remedy}"
+                raise TypeError(told)
             if batch is None:
                 return length
             return length // batch.size if batch.last == "drop" else -(-length // batch.size)

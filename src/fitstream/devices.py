@@ -14,18 +14,21 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
 
 from fitstream.errors import DeviceError
 from fitstream.spec import format_bytes, parse_bytes
 
-__all__ = ["DeviceLimit", "Framework", "limit"]
+__all__ = ["DeviceLimit", "Framework", "keras_default", "limit"]
 
 Framework: TypeAlias = Literal["tensorflow", "torch", "jax"]
 
@@ -68,13 +71,15 @@ def limit(
         memory: Of each GPU, in bytes or as text such as "4 GB"; None for no limit. What a CUDA context takes by itself
             (some hundred MB) comes on top.
         visible: The GPUs that are used, counted from 0 among those that `CUDA_VISIBLE_DEVICES` leaves; None for all.
-        framework: "tensorflow", "torch" or "jax"; None for Keras's backend, or the only one that is imported. It is
-            imported if it isn't yet.
+        framework: "tensorflow", "torch" or "jax"; None for Keras's backend if Keras is imported or KERAS_BACKEND set,
+            else the only one that is imported, else the backend that Keras would take, else the only one that is
+            installed. It is imported if it isn't yet.
     Returns:
         What was done; `print` it. Without a GPU nothing is, and a RuntimeWarning says so.
     Raises:
         DeviceError: If the framework has started its devices already, there is no such GPU, it has less memory, or it
             isn't known which framework is meant.
+        PlanError: If `memory` is no size.
     """
     name = _framework(framework)
     memory_bytes = None if memory is None else parse_bytes(memory)
@@ -98,12 +103,32 @@ def _framework(asked: str | None) -> str:
     if keras is not None and hasattr(keras, "config"):
         name = keras.config.backend()
     else:
-        imported = [name for name in _FRAMEWORKS if name in sys.modules]
-        name = os.environ.get("KERAS_BACKEND", imported[0] if len(imported) == 1 else "")
+        name = os.environ.get("KERAS_BACKEND") or _only_one()
     if name not in _FRAMEWORKS:
-        found = f"{name!r} is Keras's backend" if name else "none, or more than one, is imported"
+        found = f"{name!r} is Keras's backend" if name else "none, or more than one, is imported or installed"
         raise DeviceError(f'it isn\'t known which framework to limit: {found}. Say framework="torch", or another one.')
     return str(name)
+
+
+def _only_one() -> str:
+    """The framework that this program will use, as far as can be told before it is imported; else ""."""
+    imported = [name for name in _FRAMEWORKS if name in sys.modules]
+    if imported:
+        return imported[0] if len(imported) == 1 else ""
+    installed = [name for name in _FRAMEWORKS if importlib.util.find_spec(name)]
+    if importlib.util.find_spec("keras") and keras_default() in installed:
+        return keras_default()
+    return installed[0] if len(installed) == 1 else ""
+
+
+def keras_default() -> str:
+    """What Keras takes without KERAS_BACKEND, read as Keras reads it: from its settings file, or "tensorflow"."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        backend = json.loads((home / "keras.json").read_text(encoding="utf-8")).get("backend")
+    except (OSError, ValueError, AttributeError):
+        backend = None
+    return backend if isinstance(backend, str) else "tensorflow"
 
 
 def _checked(visible: Sequence[int]) -> list[int]:
@@ -116,6 +141,10 @@ def _checked(visible: Sequence[int]) -> list[int]:
 
 def _limit_tensorflow(tensorflow: Any, memory_bytes: int | None, visible: list[int] | None) -> DeviceLimit:
     config = tensorflow.config
+    # This setting is free until TensorFlow starts. What visible devices say of it, they say only where they change.
+    threads = config.threading.get_inter_op_parallelism_threads()
+    if not _changes(config.threading.set_inter_op_parallelism_threads, threads):
+        raise _too_late("TensorFlow", "its settings can't be changed any more")
     gpus = config.list_physical_devices("GPU")
     if not gpus:
         return DeviceLimit("tensorflow", 0, None)
@@ -136,7 +165,7 @@ def _limit_tensorflow(tensorflow: Any, memory_bytes: int | None, visible: list[i
 def _limit_torch(torch: Any, memory_bytes: int | None, visible: list[int] | None) -> DeviceLimit:
     cuda = torch.cuda
     if cuda.is_initialized():
-        raise _too_late("PyTorch", "torch.cuda.is_initialized() is true")
+        raise _too_late("PyTorch", "torch.cuda.is_initialized() is true, as it also is after an earlier limit")
     # Asked of nvidia-smi first: PyTorch may start CUDA to count, and CUDA reads what is visible only once.
     cards = _cards()
     count = len(cards) or cuda.device_count()
@@ -161,6 +190,16 @@ def _limit_torch(torch: Any, memory_bytes: int | None, visible: list[int] | None
     return DeviceLimit("torch", count, memory_bytes)
 
 
+def _changes(change: Callable[[int], Any], now: int) -> bool:
+    """Whether a setting can still be changed; it is put back."""
+    try:
+        change(now + 2)
+    except RuntimeError:
+        return False
+    change(now)
+    return True
+
+
 def _restore(before: str | None) -> None:
     if before is None:
         del os.environ["CUDA_VISIBLE_DEVICES"]
@@ -169,9 +208,9 @@ def _restore(before: str | None) -> None:
 
 
 def _limit_jax(jax: Any, memory_bytes: int | None, visible: list[int] | None) -> DeviceLimit:
-    # JAX has no public way to ask whether it has started.
-    bridge = importlib.import_module("jax._src.xla_bridge")
-    if bridge.backends_are_initialized():
+    # JAX has no public way to ask whether it has started, but this setting is free until then.
+    name = "jax_num_cpu_devices"
+    if hasattr(jax.config, name) and not _changes(partial(jax.config.update, name), getattr(jax.config, name)):
         raise _too_late("JAX", "its backends have started")
     cards = _cards()
     plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin")

@@ -171,6 +171,8 @@ class Filler:
         spec = self._specs[number]
         if not isinstance(value, (np.ndarray, np.generic)):
             value = np.asarray(value)
+            if value.shape == (0,) and number in self._padded:
+                value = np.empty((0, *spec.shape[1:]), spec.dtype)  # an empty list has no dtype of its own
         if value.shape != spec.shape and not (number in self._padded and _is_shorter(value.shape, spec.shape)):
             where, advice = self._structure.names[number], _shape_advice(value.shape, spec.shape)
             if number in self._padded and value.shape[1:] == spec.shape[1:]:

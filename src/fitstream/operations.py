@@ -131,6 +131,8 @@ class Batch:
             raise PlanError("batch(pad=...) needs max_length=, the longest that a sample may be, or bucket_by=.")
         if bucket_by is not None and last == "wrap":
             raise PlanError('batch(bucket_by=) sorts within a pass, and can\'t join two. Use last="keep" or "drop".')
+        if not isinstance(pad, (bool, str, list, tuple)):
+            raise PlanError(f'batch(pad={pad!r}) must be True, or the parts by key or place: ["tokens"] or [0].')
         parts = pad if isinstance(pad, bool) else (pad,) if isinstance(pad, str) else tuple(pad)
         return Batch(size, last, mask, parts, max_length, None if bucket_by is None else Lengths(bucket_by))
 

@@ -47,7 +47,7 @@ def padded_leaves(structure: Structure, specs: Sequence[ArraySpec], batch: Batch
 def lengthened(specs: Sequence[ArraySpec], padded: Sequence[int], max_length: int) -> tuple[ArraySpec, ...]:
     """Specs with room for the longest sample that is allowed."""
     return tuple(
-        ArraySpec((max(max_length, spec.shape[0] or 0), *spec.shape[1:]), spec.dtype) if number in padded else spec
+        ArraySpec((max_length, *spec.shape[1:]), spec.dtype) if number in padded else spec
         for number, spec in enumerate(specs)
     )
 

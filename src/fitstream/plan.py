@@ -245,9 +245,12 @@ def _table(plan: Plan) -> list[str]:
     if plan.lane_bytes:
         rows.append(("scratch", f"{lanes} x {format_bytes(plan.lane_bytes)} to decode in", lanes * plan.lane_bytes))
     if plan.large_bytes:
-        pixels, processes = (plan.largest_pixels or 0) / 1e6, max(1, plan.process_count)
+        processes = max(1, plan.process_count)
         turn = "one at a time" if processes == 1 else f"one in each of {processes} processes"
-        rows.append(("large pictures", f"{turn}, in full up to {pixels:.3g} Mpx", processes * plan.large_bytes))
+        what = "samples"
+        if plan.largest_pixels is not None:
+            what, turn = "pictures", f"{turn}, in full up to {plan.largest_pixels / 1e6:.3g} Mpx"
+        rows.append((f"large {what}", turn, processes * plan.large_bytes))
     if plan.hand_bytes:
         rows.append(("samples in hand", f"{lanes} x {format_bytes(plan.hand_bytes)}", lanes * plan.hand_bytes))
     if plan.queue_bytes:

@@ -172,11 +172,11 @@ def _sizes(
     source: Source | Sequential, recipe: Recipe, first: Probe, chunk_rows: int, order: BatchOrder | None
 ) -> dict[str, Any]:
     """What the first sample and the source say of memory."""
-    lengths_bytes = 0 if order is None or order.buckets is None else order.buckets.lengths.nbytes
+    lengths_bytes = 0 if order is None or order.buckets is None else order.buckets.index_bytes
     index_bytes, memory_bytes = (source.index_bytes, source.memory_bytes) if isinstance(source, Source) else (0, 0)
     return {
         "scratch_bytes": first.scratch_bytes,
-        "large_wanted_bytes": _large_wanted_bytes(recipe),
+        "large_wanted_bytes": _large_wanted_bytes(source, recipe),
         "hand_bytes": first.hand_bytes
         + _together_bytes(source, chunk_rows, first)
         + (source.block_bytes if isinstance(source, Source) else 0),
@@ -262,6 +262,8 @@ def _lengthened(first: Probe, batch: Batch, order: BatchOrder | None) -> tuple[P
         assert order is not None
         assert order.buckets is not None
         longest = int(order.buckets.lengths.max(initial=1))
+        # Arrays of another length than the one that was told of: the first sample's is all that is known of theirs.
+        longest = max(longest, *(first.specs[number].shape[0] or 0 for number in padded))
     return replace(first, specs=lengthened(first.specs, padded, longest)), padded
 
 
@@ -303,10 +305,10 @@ def _together_bytes(source: Source | Sequential, chunk_rows: int, first: Probe) 
     return chunk_rows * max(first.hand_bytes, sum(spec.nbytes for spec in first.specs))
 
 
-def _large_wanted_bytes(recipe: Recipe) -> int:
+def _large_wanted_bytes(source: Source | Sequential, recipe: Recipe) -> int:
     options = recipe.image_options
     if options is None:
-        return 0
+        return source.most_scratch_bytes if isinstance(source, Source) else 0
     # The file itself is in scratch too; it takes at most about a tenth of the picture that it holds.
     return options.scratch_bytes(options.max_pixels) * 11 // 10
 

@@ -65,7 +65,10 @@ def batch_order(
 def _lengths(
     source: Source, operations: Sequence[Operation], order: Order, bucket_by: Lengths | None
 ) -> npt.NDArray[np.int64]:
-    """What the function says of each sample of a pass; 0 for those that are never used."""
+    """What the function says of each sample of a pass.
+
+    0 for those that are never used, and for those that can't be made: they fail at their turn, as it was chosen there.
+    """
     assert bucket_by is not None
     assert bucket_by.fn is not None
     fn, lengths = bucket_by.fn, np.zeros(len(source), np.int64)
@@ -74,7 +77,10 @@ def _lengths(
         for first in range(0, order.count, _LENGTH_ROWS):
             for index in order.span(0, first, min(first + _LENGTH_ROWS, order.count)).tolist():
                 with chain.arena:
-                    sample = chain.sample(index, 0)
+                    try:
+                        sample = chain.sample(index, 0)
+                    except SampleError:
+                        continue
                     lengths[index] = _length(chain, fn, sample, index)
     finally:
         chain.close()
@@ -157,6 +163,8 @@ def probe(
     try:
         index, sample = _first_made(chain, candidates, raw)
         structure = Structure(sample)
+        if any(isinstance(one, Batch) and one.pad is not False for one in operations):
+            _check_known(chain, structure.flatten(sample), structure.names, index)
         leaves = [_as_numbers(chain, leaf, name, index) for leaf, name in
                   zip(structure.flatten(sample), structure.names, strict=True)]  # fmt: skip
         if not leaves:
@@ -178,6 +186,14 @@ def probe(
     return Probe(
         structure, specs, allowance.large_peak_bytes, hand_bytes, raw_bytes, result_bytes, _unsendable(raw), rows
     )
+
+
+def _check_known(chain: Chain, leaves: Sequence[Any], names: Sequence[str], index: int) -> None:
+    """Refuse an empty list, whose dtype would be that of all samples, and depend on the order."""
+    for leaf, name in zip(leaves, names, strict=True):
+        if isinstance(leaf, list) and not leaf:
+            told = f"its array{name} is an empty list, which has no dtype. Return an array: np.asarray(x, dtype=...)"
+            raise PlanError(str(chain.failure(TypeError(told), index, "batch")))
 
 
 def _first_made(chain: Chain, candidates: Sequence[int], raw: Any) -> tuple[int, Any]:

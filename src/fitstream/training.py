@@ -214,8 +214,8 @@ def predict(
 ) -> Any:
     """Predict for one pass, in its order.
 
-    A shuffled Dataset gives its predictions in the shuffled order of pass 0, with a warning. What `last="pad"` adds is
-    left out, and what `last="drop"` drops is missing.
+    A shuffled Dataset gives its predictions in the shuffled order of pass 0, and one with `bucket_by` in the order of
+    its batches, with a warning. What `last="pad"` adds is left out, and what `last="drop"` drops is missing.
 
     Args:
         model: A `keras.Model`.
@@ -246,9 +246,24 @@ def predict(
         feed = _open_one(opened, to_batches("data", data, batch_size), steps, running)
         check_execution(model, [feed])
         told = _one_pass_callbacks(opened, model, feed, callbacks, verbose)
-        outputs = model.predict(as_keras_data(feed), callbacks=told)
-        count = feed.sample_count
         plan = feed.loader.plan
+        if plan.order is not None and plan.order.buckets is not None:
+            warnings.warn(
+                "bucket_by= joins samples of like length, so predictions come in that order. Predict without it: "
+                "batch(n, pad=True, max_length=...).",
+                stacklevel=2,
+            )
+        try:
+            outputs = model.predict(as_keras_data(feed), callbacks=told)
+        except ValueError as error:
+            if plan.padded and "concatenation axis" in str(error):
+                raise PlanError(
+                    "the model gives arrays as long as the batches, which differ in length, so that they can't be "
+                    "joined. Go through the batches of a loader with model.predict_on_batch(), or pad all samples to "
+                    "one length in a map (transforms.sequences.pad)."
+                ) from error
+            raise
+        count = feed.sample_count
         if plan.last == "wrap" and plan.sample_count is not None:
             count = min(count, plan.sample_count)
         return keras.tree.map_structure(lambda array: array[:count], outputs)

@@ -25,10 +25,18 @@ assert os.environ.get("CUDA_VISIBLE_DEVICES") == before.get("CUDA_VISIBLE_DEVICE
 import keras
 
 assert keras.backend.backend() == done.framework
+warnings.simplefilter("ignore")
+assert fs.devices.limit(memory="2 GB") == done  # importing Keras starts nothing
 model = keras.Sequential([keras.layers.Dense(1)])
 model.compile("sgd", "mse")
 model.fit(np.zeros((8, 2), np.float32), np.zeros((8, 1), np.float32), verbose=0)
 print("trained", done)
+try:
+    fs.devices.limit(memory="4 GB")
+except fs.DeviceError as error:
+    assert done.framework != "torch" and "comes too late" in str(error), error
+else:
+    assert done.framework == "torch"  # which has started no GPU
 """
 
 

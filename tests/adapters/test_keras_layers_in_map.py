@@ -30,7 +30,7 @@ def test_a_layer_is_called_as_it_is() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_layer_with_a_seed_for_each_sample_is_repeatable_in_any_number_of_lanes() -> None:
+def test_a_layer_with_a_seed_for_each_sample_is_repeatable_in_any_lane() -> None:
     layer = keras.layers.RandomFlip("horizontal")
 
     def flipped(image: Any, label: Any, rng: np.random.Generator) -> Any:
@@ -40,13 +40,14 @@ def test_a_layer_with_a_seed_for_each_sample_is_repeatable_in_any_number_of_lane
 
     ds = fs.from_arrays(images()).map(flipped).batch(8)
 
-    def batches(workers: int) -> list[bytes]:
-        with ds.loader(memory="64 MB", workers=workers, processes=0) as loader:
+    def batches(workers: int, processes: int) -> list[bytes]:
+        with ds.loader(memory="4 GB", workers=workers, processes=processes) as loader:
             return [x.tobytes() for _ in range(2) for x, _ in loader]
 
-    expected = batches(0)
+    expected = batches(0, 0)
     assert len(set(expected)) == 4
-    assert batches(2) == expected
+    assert batches(2, 0) == expected
+    assert batches(1, 1) == expected  # the layer is sent, and its backend imported there
 
 
 def test_fit_trains_on_mixed_batches() -> None:

@@ -56,3 +56,17 @@ def test_predictions_come_in_order_whatever_the_lengths() -> None:
     expected = [trained.predict(tokens[None], verbose=0)[0] for tokens, _ in samples(tagged=False)[:3]]
     assert found.shape == (22, 2)
     np.testing.assert_allclose(found[:3], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_predictions_in_the_order_of_buckets_are_warned_of() -> None:
+    tokens = [(each,) for each, _ in samples(tagged=False)]
+    batched = fs.from_sequence(tokens).batch(4, pad=True, bucket_by=len)
+    with pytest.warns(UserWarning, match="bucket_by= joins samples of like length"):
+        fs.predict(model(tagged=False, built=True), batched, workers=1)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="gives a RaggedTensor")
+def test_predictions_of_many_lengths_that_can_not_be_joined_say_what_to_do() -> None:
+    batched = fs.from_sequence([(each,) for each, _ in samples(tagged=True)]).batch(1, pad=True, max_length=9)
+    with pytest.raises(fs.PlanError, match="predict_on_batch"):
+        fs.predict(model(tagged=True, built=True), batched, workers=1)

@@ -72,7 +72,9 @@ def test_what_it_writes_has_a_seed(tmp_path: Path) -> None:
     [
         ({"start": "abx"}, "has 'x', which isn't in the alphabet of 4"),
         ({"window": 7}, "start= has 3 characters, and the model's window has 7"),
-        ({"temperatures": ()}, "empty"),
+        ({"temperatures": ()}, r"temperatures=\(\) must be a list of at least one"),
+        ({"temperatures": 0.5}, "temperatures=0.5 must be a list"),
+        ({"write": None}, "write=None must be a function"),
         ({"temperatures": (-1.0,)}, "temperature=-1"),
         ({"length": 0}, "length=0"),
         ({"every": 0}, "every=0"),
@@ -89,3 +91,30 @@ def test_a_model_of_other_classes_is_named() -> None:
     samples.set_model(model_of(5, 6, one_hot=False, sequence=False, softmax=False))
     with pytest.raises(fs.PlanError, match=r"\(4, 5\).*a row of 4 classes"):
         samples.generate(0)
+
+
+def test_without_window_it_is_as_long_as_the_model_s_input() -> None:
+    model = model_of(4, 6, one_hot=False, sequence=False, softmax=False)
+    longer = fs.text.TextSamples("abcd", "abcdabcdab", 5, (0,))
+    told = fs.text.TextSamples("abcd", "abcdabcdab", 5, (0,), window=6)
+    for samples in (longer, told):
+        samples.set_model(model)
+    assert longer.generate(0) == told.generate(0)
+    short = fs.text.TextSamples("abcd", "abc", 5, (0,))
+    short.set_model(model)
+    with pytest.raises(fs.PlanError, match="start= has 3 characters, and the model's window has 6"):
+        short.generate(0)
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_logits_and_probabilities_that_are_mistaken_are_told(softmax: bool) -> None:
+    model = model_of(4, 6, one_hot=False, sequence=False, softmax=softmax)
+    model.layers[-1].bias.assign([-9.0, 0.0, 0.0, 0.0])
+    samples = fs.text.TextSamples("abcd", "abcdab", 5, (1.0,), from_logits=softmax)
+    samples.set_model(model)
+    if softmax:
+        with pytest.warns(UserWarning, match=r"probabilities.*from_logits=False"):
+            samples.generate(0)
+    else:
+        with pytest.raises(fs.PlanError, match=r"no probabilities\. Use from_logits=True"):
+            samples.generate(0)

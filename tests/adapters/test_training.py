@@ -45,6 +45,22 @@ def test_each_epoch_trains_on_each_sample_once_in_the_planned_order(count: int, 
     assert len(history.history["loss"]) == 3
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="of tf.data")
+def test_no_thread_of_tensorflow_tunes_what_there_is_nothing_to_tune_in() -> None:
+    # Whoever lets go of an iterator that is tuned may wait for that thread, for up to a minute.
+    given: list[Any] = []
+
+    class Spy(keras.Sequential):
+        def fit(self, x: Any = None, **arguments: Any) -> Any:
+            given.extend([x, arguments["validation_data"]])
+            return super().fit(x=x, **arguments)
+
+    model = Spy([keras.layers.Dense(3)])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    fs.fit(model, shuffled(10), validation_data=shuffled(5), **QUIET)
+    assert [dataset.options().autotune.enabled for dataset in given] == [False, False]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_order_does_not_depend_on_the_lanes(workers: int) -> None:
     model = recorder()

@@ -247,12 +247,72 @@ def test_lines_across_the_blocks_in_which_a_file_is_read(tmp_path: Path, monkeyp
 # What is refused.
 
 
+def length(line: str) -> np.int64:
+    return np.int64(len(line))
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_line_that_is_far_longer_than_the_first_is_read(tmp_path: Path, processes: int) -> None:
+    path = write(tmp_path / "x.txt", "a\n" * 9 + "x" * 2_000_000 + "\nb\n")
+    plan = fs.from_text(path, length).batch(11).plan(memory="100 MB", workers=1, processes=processes)
+    assert "large samples" in str(plan)
+    with fs.from_text(path, length).batch(11).loader(memory="100 MB", workers=1, processes=processes) as loader:
+        assert [batch.tolist() for batch in loader] == [[1] * 9 + [2_000_000, 1]]
+
+
+def test_the_budget_that_a_long_line_s_error_names_suffices(tmp_path: Path) -> None:
+    ds = fs.from_text(write(tmp_path / "x.txt", "a\n" + "x" * 2_000_000), length).batch(1)
+    with ds.loader(memory="2 MB", workers=0) as loader, pytest.raises(fs.SampleError, match="Use memory >=") as caught:
+        list(loader)
+    memory = str(caught.value).partition('memory >= "')[2].partition('"')[0]
+    with ds.loader(memory=memory, workers=0) as loader:
+        assert [batch.tolist() for batch in loader] == [[1], [2_000_000]]
+
+
+@pytest.mark.parametrize("encoding", ["unicode_escape", "punycode", "iso2022_kr", "undefined"])
+def test_encodings_without_lines_of_their_own_are_refused(tmp_path: Path, encoding: str) -> None:
+    with pytest.raises(fs.PlanError, match=f"encoding='{encoding}'"):
+        fs.from_text(write(tmp_path / "x.txt", "a\nb\n"), codes, encoding=encoding)
+
+
+@pytest.mark.parametrize("path", [None, 3, ["x.txt", 3], [None]])
+def test_what_is_no_path_is_refused(path: Any) -> None:
+    with pytest.raises(fs.PlanError, match="must be a file, a pattern"):
+        fs.from_text(path, codes)
+
+
+def test_a_path_may_be_bytes(tmp_path: Path) -> None:
+    assert len(fs.from_text(bytes(write(tmp_path / "x.txt", "a\nb\n")), codes)) == 2
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".xz", lzma.compress)])
+def test_a_compressed_file_under_a_plain_name_is_said_to_be_one(tmp_path: Path, suffix: str, pack: Any) -> None:
+    path = write(tmp_path / "x.txt", pack(b"a\nb\n"))
+    for make in (lambda: fs.from_text(path, codes), lambda: fs.from_windows(path, 1)):
+        with pytest.raises(fs.SourceError, match=rf"x\.txt: it is compressed.*\{suffix}"):
+            make()
+
+
+def test_text_with_the_mark_of_utf_16_is_said_to_be_that(tmp_path: Path) -> None:
+    with pytest.raises(fs.SampleError, match='such as "utf-16"'):
+        fs.from_text(write(tmp_path / "x.txt", "a\nb\n", "utf-16"), codes)[0]
+
+
 def test_a_file_that_changes_after_its_lines_were_found_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "x.txt", "a\nb\n")
     ds = fs.from_text(path, codes)
     write(path, "longer\nb\n")
     with pytest.raises(fs.SampleError, match="changed after its lines were found: it has 9 bytes, and had 4"):
         ds[0]
+
+
+def test_a_file_with_more_lines_at_the_same_size_and_time_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.txt", "12345\n" * 20_000)
+    fs.from_text(path, codes)
+    state = path.stat()
+    os.utime(write(path, "12\n45\n" * 20_000), ns=(state.st_atime_ns, state.st_mtime_ns))
+    with pytest.raises(fs.SampleError, match=r"x\.txt: more than one line lies where one was found.*Delete"):
+        fs.from_text(path, codes)[7]
 
 
 @pytest.mark.parametrize(
@@ -308,6 +368,8 @@ def test_compressed_files_say_that_they_are_sequential(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b"a\nb\n"))
     with pytest.raises(fs.PlanError, match=r"x\.txt\.gz, which is compressed.*Unpack the file once"):
         fs.from_text(path, codes).shuffle(0)
+    with pytest.raises(TypeError, match=r"x\.txt\.gz, which is compressed.*Unpack the file once"):
+        len(fs.from_text(path, codes))
 
 
 def test_zstandard_names_the_extra_or_is_read(tmp_path: Path) -> None:
@@ -359,3 +421,23 @@ def test_parse_gets_a_generator_of_its_own_where_it_asks_for_one(
         first, again = next(iter(one)).tolist(), next(iter(other)).tolist()
     assert first == again
     assert len(set(first)) == 3
+
+
+@pytest.mark.parametrize("text", [b"", b"\n\r\n"])
+def test_a_compressed_file_without_lines_is_refused(tmp_path: Path, text: bytes) -> None:
+    path = write(tmp_path / "x.txt.gz", gzip.compress(text))
+    with pytest.raises(fs.SourceError, match=r"there is no line to read: .*x\.txt\.gz"):
+        fs.from_text(path, codes).batch(1).plan()
+
+
+@pytest.mark.parametrize("block", [4, 1 << 18])
+def test_bytes_that_are_no_text_in_a_compressed_file_name_their_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr("fitstream.sources.text_stream._READ_BYTES", block)
+    path = write(tmp_path / "x.txt.gz", gzip.compress("one\nzwölf\nnéf".encode() + b"\xff\nlast\n"))
+    heard = []
+    with fs.from_text(path, codes).batch(1).loader(workers=0) as loader:
+        with pytest.raises(fs.SourceError, match=r"x\.txt\.gz, line 3: byte 4 of it \(b'\\xff"):
+            heard.extend(told(row) for batch in loader for row in batch)
+    assert heard == ["one", "zwölf"]

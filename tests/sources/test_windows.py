@@ -159,7 +159,7 @@ def test_a_damaged_index_is_made_anew(tmp_path: Path, cache: Path) -> None:
         ("", 4, "no characters"),
         ("abc", 4, r"a window of 4 and the next one takes 5 characters, but there are 3\. Use length <= 2"),
         ("abcd", 4, "takes 5 characters, but there are 4"),
-        ("missing.txt", 40, r"but there are 11.*There is no file 'missing\.txt'"),
+        ("not there.txt", 40, r"but there are 13.*There is no file 'not there\.txt'"),
         (np.zeros(3, int), 3, "takes 4 tokens, but there are 3"),
         (np.zeros((3, 2)), 3, "takes 4 rows, but there are 3"),
         (np.zeros(0), 3, "no rows"),
@@ -229,3 +229,40 @@ def test_nan_in_a_time_series_is_found_in_the_first_pass(tmp_path: Path) -> None
     assert len(list(fs.from_windows(series, 10, allow_nan=True).batch(8).loader())) == 12
     with pytest.raises(fs.SourceError, match="holds 2 arrays; windows go over one"):
         fs.from_windows(tmp_path / "s.npz", 10)
+
+
+@pytest.mark.parametrize("encoding", ["iso2022_jp", "hz"])
+def test_encodings_that_keep_a_state_are_refused(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "x.txt"
+    path.write_bytes(("中" * 20_000).encode(encoding))
+    with pytest.raises(fs.SourceError, match=r"x\.txt: in .* depends on those before.*UTF-8"):
+        fs.from_windows(path, 4, encoding=encoding)
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_what_is_not_finite_in_a_time_series_is_found(processes: int) -> None:
+    series = np.zeros((40, 2), np.float32)
+    series[30, 1] = np.nan
+    with fs.from_windows(series, 4).batch(8).loader(workers=1, processes=processes) as loader:
+        with pytest.raises(fs.SampleError, match=r"Sample 26 .*\[1\] holds nan at \[1\].*allow_nan=True"):
+            list(loader)
+    with fs.from_windows(series, 4, allow_nan=True).batch(8).loader(workers=1, processes=processes) as loader:
+        assert sum(int(np.isnan(following).sum()) for _, following in loader) == 1
+
+
+@pytest.mark.parametrize("name", ["corpus.txt", "data/series.npy"])
+def test_the_name_of_a_file_that_is_not_there_is_no_text(name: str) -> None:
+    with pytest.raises(fs.SourceError, match=rf"{name}: the file does not exist"):
+        fs.from_windows(name, 2)
+
+
+@pytest.mark.parametrize("source", [None, 3, b"text", {"x": [1, 2]}, [[1, 2], [3]]])
+def test_what_is_no_array_is_refused(source: Any) -> None:
+    with pytest.raises(fs.SourceError, match=f"windows go over .*{type(source).__name__}"):
+        fs.from_windows(source, 1)
+
+
+@pytest.mark.parametrize(("alphabet", "says"), [("abca", "'a' twice"), (["ab", "c"], "'ab'; it must"), ([1], "has 1;")])
+def test_an_alphabet_is_single_characters_each_once(alphabet: Any, says: str) -> None:
+    with pytest.raises(fs.PlanError, match=says):
+        fs.from_windows("abcabc", 2, alphabet=alphabet)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,3 +96,26 @@ def test_it_loads_no_framework() -> None:
     program = "import sys, fitstream as fs; fs.text.sample([0.0, 1.0]); print('keras' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("logits", [["a", "b"], [1j, 2], [[1, 2], [3]], [10**400, 1]])
+def test_logits_that_are_no_numbers_are_refused(logits: Any) -> None:
+    with pytest.raises(fs.PlanError, match="logits must be an array of numbers"):
+        fs.text.temperature_softmax(logits)
+
+
+@pytest.mark.parametrize("temperature", [np.array(0.5), np.float16(0.5), Fraction(1, 2)])
+def test_a_temperature_is_any_number(temperature: Any) -> None:
+    assert np.array_equal(fs.text.temperature_softmax([1, 2], temperature), fs.text.temperature_softmax([1, 2], 0.5))
+
+
+@pytest.mark.parametrize("temperature", ["0.5", None, True, [0.5], 10**400, 1j])
+def test_a_temperature_that_is_none_is_refused(temperature: Any) -> None:
+    with pytest.raises(fs.PlanError, match="must be a finite number from 0 on"):
+        fs.text.temperature_softmax([1, 2], temperature)
+
+
+@pytest.mark.parametrize("rng", ["x", -1, 0.5])
+def test_what_is_no_generator_and_no_seed_is_refused(rng: Any) -> None:
+    with pytest.raises(fs.PlanError, match="neither a generator nor a seed"):
+        fs.text.sample([1, 2], rng=rng)

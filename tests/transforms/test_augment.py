@@ -291,6 +291,23 @@ def test_boxes_are_padded_to_a_maximum_with_a_mask() -> None:
         lambda: Augment([], ("boxes",)),
         lambda: Augment([], ("image", "picture")),  # type: ignore[arg-type]
         lambda: Augment([], "image"),
+        lambda: Augment([], None),  # type: ignore[arg-type]
+        lambda: Augment(RandomFlip()),  # type: ignore[arg-type]
+        lambda: RandomCrop(None),  # type: ignore[arg-type]
+        lambda: RandomCrop(True),
+        lambda: RandomCrop(8, padding=1.5),  # type: ignore[arg-type]
+        lambda: RandomCrop(8, fill=(1, 2, 3)),  # type: ignore[arg-type]
+        lambda: RandomResizedCrop(8, area=0.5),  # type: ignore[arg-type]
+        lambda: RandomResizedCrop(8, aspect=(1, float("inf"))),
+        lambda: RandomRotation("10"),  # type: ignore[arg-type]
+        lambda: RandomRotation((1, 2, 3)),  # type: ignore[arg-type]
+        lambda: Cutout(2.5),  # type: ignore[arg-type]
+        lambda: Cutout(2, count=1.5),  # type: ignore[arg-type]
+        lambda: Normalize((), 1),
+        lambda: Normalize("a", 1),  # type: ignore[arg-type]
+        lambda: Normalize(float("nan"), 1),
+        lambda: pad_boxes(np.zeros((0, 4)), -1),
+        lambda: pad_boxes(np.zeros((0, 4)), 1.5),  # type: ignore[arg-type]
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_when_it_is_made(make: Any) -> None:
@@ -298,7 +315,51 @@ def test_a_setting_that_cannot_be_is_refused_when_it_is_made(make: Any) -> None:
         make()
 
 
+def test_a_class_that_is_called_with_a_picture_does_not_print_it() -> None:
+    with pytest.raises(fs.PlanError, match="horizontal=array") as caught:
+        RandomFlip(picture(), 3)  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 120
+
+
+def test_lists_and_numbers_of_numpy_are_settings_too() -> None:
+    assert RandomCrop([8, 9]) == RandomCrop((np.int64(8), np.int32(9)))  # type: ignore[arg-type]
+    assert RandomRotation([-5, 10]) == RandomRotation((-5, 10))  # type: ignore[arg-type]
+    assert Normalize(np.float32(0.5), np.array([0.5])) == Normalize(0.5, (0.5,))  # type: ignore[arg-type]
+
+
+def test_an_iterator_of_transforms_is_kept_for_every_sample() -> None:
+    flip = Augment(one for one in [RandomFlip(1)])  # type: ignore[arg-type]
+    for _ in range(2):
+        np.testing.assert_array_equal(flip(picture(), rng=rng()), picture()[:, ::-1])
+
+
+def test_boxes_in_lists_have_one_dtype_whether_empty_or_not() -> None:
+    for boxes in ([], [[1, 2, 3, 4]], [[1.5, 2, 3, 4]]):
+        assert pad_boxes(boxes, 2)[0].dtype == np.float32  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64"])
+def test_pictures_of_other_integers_are_resized_and_rounded(dtype: str) -> None:
+    pixels = (picture(shape=(40, 40)) // 4).astype(dtype)
+    for transform in (RandomResizedCrop(16), RandomRotation(30)):
+        exact = transform(pixels.astype(np.float64), rng=rng(1))
+        done = transform(pixels, rng=rng(1))
+        assert done.dtype == dtype
+        assert np.abs(done - exact).max() <= 0.6
+
+
+def test_float_pictures_of_another_range_are_not_cut_to_white() -> None:
+    with pytest.raises(ValueError, match=r"goes from 0 to 25[0-9]\. Change colours before Normalize"):
+        ColorJitter(0.2)(picture().astype(np.float32), rng=rng())
+    with pytest.raises(ValueError, match="Normalize"):
+        ColorJitter(0.2)(Normalize(0.5, 0.2)(picture()), rng=rng())
+
+
 def test_what_is_no_picture_is_told() -> None:
+    with pytest.raises(ValueError, match=r"not list: use np\.asarray"):
+        RandomFlip()([[1, 2]], rng=rng())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="not object"):
+        RandomFlip()(np.array([[None]]), rng=rng())
     with pytest.raises(ValueError, match=r"must be an array \(height, width"):
         RandomFlip()(np.zeros((2, 8, 8, 3), np.uint8), rng=rng())
     with pytest.raises(ValueError, match="not in int64"):

@@ -62,6 +62,14 @@ def test_labels_that_are_numbers_of_classes_are_refused_with_what_to_do() -> Non
         MixUp()(batch()[0], np.arange(6), rng=np.random.default_rng(0))
 
 
+def test_what_cannot_be_changed_in_place_is_refused_and_not_left_as_it_was() -> None:
+    images, labels = batch()
+    with pytest.raises(TypeError, match="before they are transposed"):
+        MixUp()(images.transpose(0, 3, 1, 2), labels, rng=np.random.default_rng(0))
+    with pytest.raises(TypeError, match="labels must be one array, not dict"):
+        CutMix()(images, {"a": labels}, rng=np.random.default_rng(0))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("alpha", [0, -1, float("inf"), "1"])
 def test_alpha_must_be_positive(alpha: Any) -> None:
     with pytest.raises(fs.PlanError, match="alpha"):

@@ -148,3 +148,44 @@ def test_one_hot_needs_whole_numbers() -> None:
         one_hot(3)(1.5)
     with pytest.raises(fs.PlanError, match="count=0"):
         one_hot(0)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(np.uint8, -1), (np.int32, 0.5), (np.int64, float("nan")), (bool, 2)])
+def test_padding_is_never_another_number_than_was_asked_for(dtype: Any, value: float) -> None:
+    with pytest.raises(fs.SourceError, match=f"value={value}.* can't fill an array of {np.dtype(dtype)}"):
+        pad(3, value=value)(np.zeros(2, dtype))
+
+
+def test_padding_that_fits_is_taken() -> None:
+    assert pad(3, value=-1)([5]).tolist() == [5, -1, -1]
+    assert pad(3, value=0.1)(np.float32([5])).tolist() == [5, np.float32(0.1), np.float32(0.1)]
+    with pytest.raises(fs.PlanError, match="value='x' must be a number"):
+        pad(3, value="x")  # type: ignore[arg-type]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_bytes(b"\xef\xbb\xbfthe cat\r\nthe\r\n")
+    assert Vocabulary.from_file(path).words[2:] == ("the", "cat")
+
+
+def test_bytes_that_are_no_text_name_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_bytes(b"word\n" * 5_000 + b"w\xe4rd\n")
+    with pytest.raises(fs.SourceError, match=r"x\.txt, line 5001: it is no text in utf-8"):
+        Vocabulary.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_size": 2.5}, "max_size=2.5 must be a whole number"),
+        ({"min_count": "2"}, "min_count='2' must be a whole number"),
+        ({"encoding": "klingon"}, "unknown encoding"),
+        ({"tokenize": None}, "tokenize=None must be a function"),
+    ],
+)
+def test_arguments_that_can_not_be_used_are_refused(tmp_path: Path, options: dict[str, Any], says: str) -> None:
+    (tmp_path / "x.txt").write_text("the cat\n")
+    with pytest.raises(fs.PlanError, match=says):
+        Vocabulary.from_file(tmp_path / "x.txt", **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import struct
 import subprocess
@@ -184,6 +185,37 @@ def test_damaged_binary_files_are_refused(tmp_path: Path, change, says: str) -> 
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(fs.SourceError, match=says):
         WordVectors(path)
+
+
+@pytest.mark.parametrize("text", ["a 1 2\nb 3 4\n", "2 2\na 1 2\nb 3 4\n"])
+def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text(text, encoding="utf-8-sig")
+    assert WordVectors(path)["a"].tolist() == [1, 2]
+    path.write_text(text + "c 5\n", encoding="utf-8-sig")
+    with pytest.raises(fs.SourceError, match=rf"line {text.count(chr(10)) + 1}: the vector has 1 numbers"):
+        WordVectors(path)
+
+
+def test_compressed_files_are_said_to_be_that(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_bytes(gzip.compress(b"a 1 2\n"))
+    with pytest.raises(fs.SourceError, match="it is compressed"):
+        WordVectors(path)
+
+
+def test_what_is_no_file_and_no_vocabulary_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(fs.PlanError, match="path=None"):
+        WordVectors(None)  # type: ignore[arg-type]
+    with pytest.raises(fs.PlanError, match="takes a Vocabulary, not a list"):
+        WordVectors(write(tmp_path, "glove")).matrix(["a"])  # type: ignore[arg-type]
+
+
+def test_a_binary_file_is_one_also_where_its_first_bytes_read_as_a_line(tmp_path: Path) -> None:
+    path, rows = tmp_path / "x.bin", np.random.default_rng(0).normal(size=(20, 50)).astype("<f4")
+    rows[0, 0] = np.frombuffer(b"ABC\n", "<f4")[0]
+    path.write_bytes(b"20 50\n" + b"".join(b"w%d %s\n" % (i, row.tobytes()) for i, row in enumerate(rows)))
+    assert np.array_equal(WordVectors(path)([f"w{i}" for i in range(20)]), rows)
 
 
 def test_a_cache_folder_that_can_not_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

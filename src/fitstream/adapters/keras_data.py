@@ -31,7 +31,11 @@ def _tensorflow_dataset(feed: Feed) -> Any:
     dataset = tf.data.Dataset.from_generator(feed.batches, output_signature=signature)
     if not feed.open:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(feed.steps))
-    return dataset.prefetch(1)
+    # There is nothing to tune, and a thread that tunes may make whoever lets go of an iterator wait for it: for up to a
+    # minute, with the interpreter's lock.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.prefetch(1).with_options(options)
 
 
 @final

@@ -43,12 +43,14 @@ def fetch(url: str, checksum: str, folder: Path) -> Path:
             f'pip install "fitstream[datasets]", or put the file in {folder} yourself ({url})'
         ) from error
     part = folder / f"{name}.part"
-    pooch.utils.get_logger().setLevel("WARNING")
 
     def download(url: str, output: str, _: Any) -> None:
         _download(requests, url, part)
         shutil.copyfile(part, output)
 
+    logger = pooch.utils.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")
     try:
         found = pooch.retrieve(url, known_hash=checksum, fname=name, path=folder, downloader=download)
     except requests.RequestException as error:
@@ -59,14 +61,21 @@ def fetch(url: str, checksum: str, folder: Path) -> Path:
         ) from error
     except ValueError as error:
         part.unlink(missing_ok=True)
-        raise SourceError(f"what was downloaded is not what was published: {error}", file=url) from error
+        raise SourceError(
+            f"what was downloaded is not what was published, and is thrown away: {error} Try again, or put the file in "
+            f"{folder} yourself.",
+            file=url,
+        ) from error
+    finally:
+        logger.setLevel(level)
     part.unlink(missing_ok=True)
     return Path(found)
 
 
 def _download(requests: Any, url: str, part: Path) -> None:
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    # As it is: what a server compresses on its way has other places, so that its rest would not fit.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, stream=True, timeout=_PATIENCE_S, headers=headers) as answer:
         if answer.status_code == requests.codes.requested_range_not_satisfiable:
             return  # all of it is there already
@@ -79,6 +88,8 @@ def _download(requests: Any, url: str, part: Path) -> None:
             for chunk in answer.iter_content(_CHUNK_BYTES):
                 file.write(chunk)
                 advance(len(chunk))
+    if length is not None and part.stat().st_size < have + int(length):
+        raise requests.ConnectionError(f"it ended after {part.stat().st_size:,} of {have + int(length):,} bytes")
 
 
 @contextmanager

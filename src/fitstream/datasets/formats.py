@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import struct
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from fitstream.errors import SourceError
 
-__all__ = ["Cifar", "Uint8", "cifar_blocks", "idx_array"]
+__all__ = ["Cifar", "Uint8", "cifar_blocks", "idx_array", "npz_arrays"]
 
 Uint8 = npt.NDArray[np.uint8]
 
@@ -150,3 +151,34 @@ def _idx(file: Any, axes: int, told: str) -> Uint8:
         more = "more" if len(data) > size else f"only {len(data):,}"
         raise SourceError(f"its header declares {size:,} values, but it has {more}.", file=told)
     return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def npz_arrays(path: Path, axes: dict[str, int]) -> list[Uint8]:
+    """Read arrays of uint8 from a NumPy archive.
+
+    Args:
+        path: The archive.
+        axes: How many axes each array has, by its name.
+    Raises:
+        SourceError: If it is none, or an array is missing, of another dtype, has other axes or is empty.
+    """
+    arrays = []
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            for name, count in axes.items():
+                found = archive[name]
+                if found.dtype != np.uint8 or found.ndim != count or not found.size:
+                    raise ValueError(f"{name} is {found.dtype} {found.shape}, where uint8 of {count} axes should be")
+                arrays.append(found)
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise SourceError(f"it can't be read: {error}.", file=str(path)) from error
+    return arrays

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
+from fitstream.datasets.converted import Arrays, mapped, write
 from fitstream.datasets.fetch import fetch
-from fitstream.datasets.formats import Cifar, Uint8, cifar_blocks, idx_array
+from fitstream.datasets.formats import Cifar, cifar_blocks, idx_array, npz_arrays
 from fitstream.errors import PlanError, SourceError
 
 __all__ = ["Arrays", "cifar10", "cifar100", "digits", "fashion_mnist", "mnist"]
-
-#: `(x_train, y_train), (x_test, y_test)`
-Arrays: TypeAlias = tuple[tuple[Uint8, Uint8], tuple[Uint8, Uint8]]
 
 _CIFAR10 = Cifar(
     "cifar-10-binary.tar.gz",
@@ -33,6 +26,16 @@ _CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
 _CIFAR_MD5 = {
     _CIFAR10.archive: "md5:c32a1d4ab5d03f1284b67883e8d87530",
     _CIFAR100.archive: "md5:03b5dce01913d631647c71ecec9e9cb8",
+}
+#: What the better-known version of CIFAR is called, packed and extracted: named in errors alone.
+_PICKLED = {
+    _CIFAR10.archive: ("cifar-10-python.tar.gz", "cifar-10-batches-py"),
+    _CIFAR100.archive: ("cifar-100-python.tar.gz", "cifar-100-python"),
+}
+#: Where files of MNIST and Fashion-MNIST may be: as documented, and as Keras and torchvision put them.
+_IDX_HOMES = {
+    "mnist": ("mnist", "", "MNIST/raw"),
+    "fashion_mnist": ("fashion_mnist", "fashion-mnist", "FashionMNIST/raw"),
 }
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -52,10 +55,6 @@ _FASHION_MD5 = (
 #: The first four fifths of scikit-learn's digits; other people wrote the rest.
 _DIGITS_TRAIN = 1437
 
-_NAMES = ("x_train", "y_train", "x_test", "y_test")
-#: Where a program converts, with its process id; and after how long it must have been killed there, on any machine.
-_CONVERTING, _LEFT_S = ".converting-", 86_400
-
 
 def cifar10(folder: str | os.PathLike[str], *, download: bool = True) -> Arrays:
     """CIFAR-10: 60,000 small photos of 10 classes (Krizhevsky, 2009).
@@ -69,7 +68,7 @@ def cifar10(folder: str | os.PathLike[str], *, download: bool = True) -> Arrays:
         and 10,000 of each for the test.
     Raises:
         PlanError: If it must be downloaded and may not, or pooch is missing.
-        SourceError: If a file can't be read, or isn't what it should be.
+        SourceError: If a file can't be read, or isn't what it should be, or the folder can't be written to.
     """
     return _cifar(_CIFAR10, folder, "cifar10", download)
 
@@ -93,14 +92,15 @@ def mnist(folder: str | os.PathLike[str], *, download: bool = True) -> Arrays:
 
     Args:
         folder: Where `mnist/train-images-idx3-ubyte.gz` and the three others are or will be (compressed or not; also
-            directly in the folder), and where `mnist/x_train.npy` and the like are made.
+            directly in the folder, in torchvision's `MNIST/raw`, or as Keras's `mnist.npz`), and where
+            `mnist/x_train.npy` and the like are made.
         download: Whether the four files (12 MB) may be downloaded if they aren't there.
     Returns:
         `(x_train, y_train), (x_test, y_test)`, mapped and read-only: uint8 `(60000, 28, 28)`, uint8 `(60000,)`, and
         10,000 of each for the test.
     Raises:
         PlanError: If they must be downloaded and may not, or pooch is missing.
-        SourceError: If a file can't be read, or isn't what it should be.
+        SourceError: If a file can't be read, or isn't what it should be, or the folder can't be written to.
     """
     return _idx(folder, "mnist", _MNIST_URL, _MNIST_MD5, download)
 
@@ -108,7 +108,8 @@ def mnist(folder: str | os.PathLike[str], *, download: bool = True) -> Arrays:
 def fashion_mnist(folder: str | os.PathLike[str], *, download: bool = True) -> Arrays:
     """Fashion-MNIST: the same of clothes (Xiao, Rasul and Vollgraf, 2017), 31 MB; as `mnist` otherwise.
 
-    Its files are looked for in `fashion_mnist/` alone, since they are named as MNIST's.
+    Its files are named as MNIST's, so that they are looked for in `fashion_mnist/` (and in Keras's `fashion-mnist/` and
+    torchvision's `FashionMNIST/raw`), and never in the folder itself.
     """
     return _idx(folder, "fashion_mnist", _FASHION_URL, _FASHION_MD5, download)
 
@@ -134,92 +135,72 @@ def digits() -> Arrays:
 
 
 def _cifar(kind: Cifar, folder: str | os.PathLike[str], name: str, download: bool) -> Arrays:
-    root = Path(folder).expanduser()
+    root = _root(folder, download)
 
     def convert(made: Path) -> None:
         homes = (root, root / name)
         places = [home / one for home in homes for one in (kind.archive, kind.folder)]
+        if (root / kind.test).is_file():  # the folder itself is the one that was extracted
+            places = [root]
         place = next((one for one in places if one.exists()), None)
         if place is None:
-            _may_download(download, kind.archive, root)
+            pickled = [home / one for home in homes for one in _PICKLED[kind.archive] if (home / one).exists()]
+            told = f" {pickled[0]} is the python version: it holds pickles, which are never loaded." if pickled else ""
+            _may_download(download, kind.archive, root, told)
             place = fetch(_CIFAR_URL + kind.archive, _CIFAR_MD5[kind.archive], root)
         for part, names in (("train", kind.train), ("test", (kind.test,))):
-            _write(made, part, cifar_blocks(kind, place, names))
+            write(made, part, cifar_blocks(kind, place, names))
 
-    return _mapped(root / name, convert)
+    return mapped(root / name, convert, (32, 32, 3), (len(kind.classes),))
 
 
 def _idx(folder: str | os.PathLike[str], name: str, url: str, checksums: tuple[str, ...], download: bool) -> Arrays:
-    root = Path(folder).expanduser()
-    homes = [root / name] if name == "fashion_mnist" else [root / name, root]
+    root = _root(folder, download)
+    homes = [root / one for one in _IDX_HOMES[name]]
 
     def find(file: str, checksum: str) -> Path:
-        for home in homes:
-            for one in (home / f"{file}.gz", home / file):
-                if one.exists():
-                    return one
-        _may_download(download, f"{file}.gz", homes[0])
-        return fetch(f"{url}{file}.gz", checksum, homes[0])
+        names = [one + end for one in (file, file.replace("-idx", ".idx")) for end in (".gz", "")]
+        found = next((home / one for home in homes for one in names if (home / one).is_file()), None)
+        if found is None:
+            beside = any((root / one).is_file() for one in names)
+            told = f" One of that name is in {root} itself, but may be MNIST's: move it there." if beside else ""
+            _may_download(download, f"{file}.gz", homes[0], told)
+            found = fetch(f"{url}{file}.gz", checksum, homes[0])
+        return found
 
     def convert(made: Path) -> None:
-        found = [find(*each) for each in zip(_IDX, checksums, strict=True)]
-        for part, (images, labels) in (("train", found[:2]), ("test", found[2:])):
-            x, y = idx_array(images, 3), idx_array(labels, 1)
+        packed = next((home / f"{name}.npz" for home in homes if (home / f"{name}.npz").is_file()), None)
+        if packed is not None:  # Keras's own form of MNIST
+            files = [packed] * 4
+            arrays = npz_arrays(packed, {"x_train": 3, "y_train": 1, "x_test": 3, "y_test": 1})
+        else:
+            files = [find(*each) for each in zip(_IDX, checksums, strict=True)]
+            arrays = [idx_array(file, axes) for file, axes in zip(files, (3, 1, 3, 1), strict=True)]
+        for part, first in (("train", 0), ("test", 2)):
+            x, y = arrays[first : first + 2]
             if len(x) != len(y):
-                raise SourceError(f"it has {len(y):,} labels for {len(x):,} pictures.", file=str(labels))
+                raise SourceError(f"it has {len(y):,} labels for {len(x):,} pictures.", file=str(files[first + 1]))
             if x.shape[1:] != (28, 28) or y.max() >= 10:
-                raise SourceError(f"its pictures are {x.shape[1:]}, or a label is {y.max()}.", file=str(images))
-            _write(made, part, iter([(x, y)]))
+                raise SourceError(f"its pictures are {x.shape[1:]}, or a label is {y.max()}.", file=str(files[first]))
+            write(made, part, iter([(x, y)]))
 
-    return _mapped(root / name, convert)
+    return mapped(root / name, convert, (28, 28), ())
 
 
-def _may_download(download: bool, file: str, folder: Path) -> None:
+def _root(folder: str | os.PathLike[str], download: bool) -> Path:
+    if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder):
+        raise PlanError(f"folder={folder!r} must be the path of a folder.")
+    try:
+        root = Path(folder).expanduser()
+    except RuntimeError as error:
+        raise PlanError(f"folder={str(folder)!r}: there is no such home. Write the whole path.") from error
+    if root.exists() and not root.is_dir():
+        raise PlanError(f"folder={str(folder)!r} is a file. Name the folder that it is in.")
+    if not download and not root.exists():
+        raise PlanError(f"there is no folder {root}, and download=False. Name another one, or allow the download.")
+    return root
+
+
+def _may_download(download: bool, file: str, folder: Path, told: str = "") -> None:
     if not download:
-        raise PlanError(f"{file} is not in {folder}, and download=False. Put it there, or allow the download.")
-
-
-def _mapped(folder: Path, convert: Callable[[Path], None]) -> Arrays:
-    """The four arrays, converted first if they aren't there."""
-    files = [folder / f"{name}.npy" for name in _NAMES]
-    for left in folder.glob(f"{_CONVERTING}*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > _LEFT_S:
-                shutil.rmtree(left, ignore_errors=True)
-    if not all(file.exists() for file in files):
-        folder.mkdir(parents=True, exist_ok=True)
-        # Converted beside it and moved in the end: a program that is killed leaves nothing that looks whole.
-        made = folder / f"{_CONVERTING}{os.getpid()}"
-        made.mkdir(exist_ok=True)
-        try:
-            convert(made)
-            for file in files:
-                os.replace(made / file.name, file)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-    arrays = []
-    for file in files:
-        try:
-            arrays.append(np.load(file, mmap_mode="r", allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
-            raise SourceError(f"it can't be mapped: {error}. Delete it; it is made again.", file=str(file)) from error
-    return (arrays[0], arrays[1]), (arrays[2], arrays[3])
-
-
-def _write(made: Path, part: str, blocks: Iterator[tuple[Uint8, Uint8]]) -> None:
-    """Write one part's pictures and labels as `.npy`, a block at a time; the header is written when all are counted."""
-    shapes: list[tuple[int, ...]] = [(), ()]
-    count = 0
-    paths = [made / f"{axis}_{part}.npy" for axis in "xy"]
-    bodies = [path.with_suffix(".body") for path in paths]
-    with bodies[0].open("wb") as x_file, bodies[1].open("wb") as y_file:
-        for x, y in blocks:
-            count += len(x)
-            for number, (array, file) in enumerate(((x, x_file), (y, y_file))):
-                shapes[number] = array.shape[1:]
-                file.write(np.ascontiguousarray(array).data)
-    for path, body, shape in zip(paths, bodies, shapes, strict=True):
-        target = np.lib.format.open_memmap(path, "w+", np.uint8, (count, *shape))
-        target[...] = np.memmap(body, np.uint8, "r", shape=(count, *shape))
-        target.flush()
-        body.unlink()
+        raise PlanError(f"{file} is not in {folder}, and download=False. Put it there, or allow the download.{told}")

@@ -105,6 +105,11 @@ class Source(ABC):
         return 0
 
     @property
+    def most_scratch_bytes(self) -> int:
+        """Scratch that reading the largest sample takes, as far as it is known before it is read."""
+        return 0
+
+    @property
     def block_bytes(self) -> int:
         """Memory that a lane's reading takes beside the samples, such as blocks of a file that are unpacked whole."""
         return 0

@@ -11,18 +11,19 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.errors import SourceError
+from fitstream.errors import PlanError, SourceError
 from fitstream.events import Observer
 from fitstream.kept_arrays import Column, file_identity, keep, kept
 from fitstream.memory import shared_copy
 from fitstream.sources.encodings import Encoding, explain_undecodable
-from fitstream.sources.text_index import check_file, tell
+from fitstream.sources.text_index import check_file, first_bytes, tell
 
 __all__ = ["CharacterFile", "OpenCharacters", "encode_text"]
 
@@ -53,7 +54,7 @@ def _table(
 ) -> tuple[npt.NDArray[Any], list[str]]:
     """For each code point its place in the alphabet, and the alphabet: that of the text, sorted, if none is given."""
     there = np.flatnonzero(seen)
-    points = there if alphabet is None else np.array([ord(each) for each in alphabet], np.int64)
+    points = there if alphabet is None else _points(alphabet)
     missing = np.setdiff1d(there, points)
     if len(missing):
         shown = ", ".join(repr(chr(each)) for each in missing[:_SHOWN].tolist())
@@ -65,6 +66,16 @@ def _table(
     table = np.zeros(_MOST_CHARACTERS, np.min_scalar_type(max(0, len(points) - 1)))
     table[points] = np.arange(len(points))
     return table, [chr(each) for each in points.tolist()]
+
+
+def _points(alphabet: Sequence[str]) -> npt.NDArray[np.int64]:
+    wrong = next((each for each in alphabet if not isinstance(each, str) or len(each) != 1), None)
+    if wrong is not None:
+        raise PlanError(f"alphabet= has {wrong!r}; it must be single characters, in the order of their numbers.")
+    twice = next((each for each, count in Counter(alphabet).items() if count > 1), None)
+    if twice is not None:
+        raise PlanError(f"alphabet= has {twice!r} twice, so that it would have two numbers.")
+    return np.array([ord(each) for each in alphabet], np.int64)
 
 
 @final
@@ -92,8 +103,7 @@ class CharacterFile:
         self.shown = path
         identity = file_identity(path)
         self._state = identity["bytes"], identity["time_ns"]
-        with open(path, "rb") as file:
-            self._encoding = Encoding.of(encoding, file.read(4))
+        self._encoding = Encoding.of(encoding, first_bytes(path))
         origin = {"files": [identity], "options": list(self._encoding)}
         found = _checked(kept("characters", origin)) if size >= _KEPT_BYTES else None
         if found is None:
@@ -144,6 +154,7 @@ class CharacterFile:
     def _blocks(self, observers: Sequence[Observer]) -> Iterator[tuple[str, int]]:
         """The text, block by block, and where each block ends."""
         decoder = codecs.getincrementaldecoder(self._encoding.codec)()
+        at_first = decoder.getstate()[1]
         place, size = self._encoding.mark_bytes, self._state[0]
         try:
             with open(self.path, "rb") as file:
@@ -151,7 +162,14 @@ class CharacterFile:
                 while block := file.read(_BLOCK_BYTES):
                     place += len(block)
                     text = decoder.decode(block)
-                    yield text, place - len(decoder.getstate()[0])
+                    held, state = decoder.getstate()
+                    if state != at_first:
+                        raise SourceError(
+                            f"in {self._encoding.codec} what bytes mean depends on those before, so that it can't be "
+                            "read from its middle. Convert the file to UTF-8 once.",
+                            file=self.shown,
+                        )
+                    yield text, place - len(held)
                     if place % _TOLD_EVERY_BYTES < _BLOCK_BYTES:
                         tell(observers, self.shown, place, size)
                 yield decoder.decode(b"", final=True), place

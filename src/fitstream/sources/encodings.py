@@ -63,19 +63,26 @@ def check_encoding(encoding: str, errors: str = "strict") -> None:
     """Refuse what is no encoding of text.
 
     Raises:
-        PlanError: If Python knows no such encoding, or no such way to deal with errors.
+        PlanError: If Python knows no such encoding, or no such way to deal with errors; or if line ends can't be found
+            in it without reading all that is before.
     """
     try:
         codecs.lookup_error(errors)
-        "\n".encode(encoding)
-    except (LookupError, TypeError) as error:
+        mark, end, text = (each.encode(encoding) for each in ("", "\n", "a\nb\n"))
+    except (LookupError, TypeError, UnicodeError) as error:
         raise PlanError(f"encoding={encoding!r}, errors={errors!r}: {error}.") from None
+    width = len(end) - len(mark)
+    is_plain = width in (1, 2, 4) and len(text) == len(mark) + 4 * width and text.endswith(end[len(mark) :])
+    if not is_plain or codecs.lookup(encoding).name == "iso2022_kr":  # its first line says how others are read
+        raise PlanError(f"encoding={encoding!r} has no lines that can be read alone. Convert the file to UTF-8 once.")
 
 
 def explain_undecodable(error: UnicodeDecodeError, encoding: str) -> SourceError:
     """What to say of bytes that are no text of this encoding."""
-    raw = error.object[error.start : error.start + 4]
+    raw = bytes(error.object[error.start : error.start + 4])
+    has_mark = error.start == 0 and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    likely = '"utf-16"' if has_mark else '"latin-1" or "gb18030"'
     return SourceError(
-        f"byte {error.start:,} of it ({bytes(raw)!r}) is no text in {encoding}: {error.reason}. Give the file's own "
-        'encoding=, such as "latin-1" or "gb18030", or errors="replace".'
+        f"byte {error.start:,} of it ({raw!r}) is no text in {encoding}: {error.reason}. Give the file's own "
+        f'encoding=, such as {likely}, or errors="replace".'
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from fitstream.errors import SourceError
+from fitstream.errors import PlanError, SourceError
 
 __all__ = ["matching_files"]
 
@@ -24,11 +24,15 @@ def matching_files(given: Any, caller: str) -> list[str]:
         given: A path, a pattern, or several of both.
         caller: Whose argument it is, for errors.
     Raises:
+        PlanError: If it is something else.
         SourceError: If there is none, or nothing matches a pattern.
     """
-    each_given = [given] if isinstance(given, (str, os.PathLike)) else list(given)
+    alone = isinstance(given, (str, bytes, os.PathLike)) or not isinstance(given, Iterable)
+    each_given = [given] if alone else list(given)
     if not each_given:
         raise SourceError(f"{caller} got an empty list of files.")
+    if not all(isinstance(one, (str, bytes, os.PathLike)) for one in each_given):
+        raise PlanError(f"path={given!r} must be a file, a pattern such as 'logs/*.txt', or a list of both.")
     found: list[str] = []
     for name in chain.from_iterable(_numbered(os.fsdecode(each)) for each in each_given):
         if os.path.exists(name) or not glob.has_magic(name):

@@ -17,22 +17,23 @@ import numpy as np
 
 from fitstream.errors import PlanError, SourceError
 from fitstream.events import Observer
+from fitstream.kept_arrays import cache_folder
 from fitstream.redaction import redacted
 from fitstream.scratch import Arena
 from fitstream.sources.base import Reader, Sequential, Source
 from fitstream.sources.encodings import Encoding, check_encoding, explain_undecodable
 from fitstream.sources.patterns import matching_files
-from fitstream.sources.text_index import LineIndex, check_file, index_lines
+from fitstream.sources.text_index import LineIndex, check_file, first_bytes, index_lines
 from fitstream.sources.text_stream import COMPRESSED, NumberedParse, TextStream
-from fitstream.spec import format_bytes
+from fitstream.spec import aligned, format_bytes
 
 __all__ = ["TextSource", "open_text"]
 
 _OPEN_FILES = 8
 #: Lines that stand for all in a fingerprint.
 _FEW_LINES = 16
-#: What a character may take in memory, for each byte of its line.
-_WIDEST_BYTES = 4
+#: What reading takes for each byte of a line: itself, and a character of up to 4 bytes.
+_LINE_BYTES = 1 + 4
 
 
 def open_text(
@@ -65,19 +66,11 @@ def open_text(
         stream = TextStream(paths, encoding, errors, int(skip_lines), keep_empty)
         return stream, NumberedParse(parse, paths)
     states = [_state(each) for each in paths]  # before lines are looked for, so that no change is missed
-    encodings = [Encoding.of(encoding, _start(each)) for each in paths]
+    encodings = [Encoding.of(encoding, first_bytes(each)) for each in paths]
     index = index_lines(paths, encodings, skip_lines=int(skip_lines), keep_empty=keep_empty, observers=observers)
     if not len(index.starts):
         raise SourceError(f"there is no line to read: {shown} has {len(index.skipped):,} empty or skipped lines.")
     return TextSource(paths, encodings, errors, index, states), parse
-
-
-def _start(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(4)
-    except OSError as error:
-        raise SourceError(f"the file can't be read: {error.strerror}.", file=path) from None
 
 
 @final
@@ -116,6 +109,10 @@ class TextSource(Source):
     @property
     def index_bytes(self) -> int:
         return self.index.nbytes + sum(2 * len(path) for path in self.paths)
+
+    @property
+    def most_scratch_bytes(self) -> int:
+        return aligned(_LINE_BYTES * self.index.longest_bytes)
 
     def path(self, index: int) -> str:
         """The file and the line in it."""
@@ -165,16 +162,24 @@ class _TextReader(Reader):
             TooLarge: If the arena can't hold it.
         """
         file, start, count_bytes = self._source.index.place(index)
-        line = arena.take(count_bytes).data
-        arena.charge(_WIDEST_BYTES * count_bytes)
+        # The text that is made of it is counted with it; pages that nothing is written to cost nothing.
+        line = arena.take(_LINE_BYTES * count_bytes)[:count_bytes].data
         self._fill(file, start, line)
         codec = self._source.codecs[file]
         try:
             text = str(line, codec, self._source.errors)
         except UnicodeDecodeError as error:
             raise explain_undecodable(error, codec) from None
-        end = text.find("\n")  # empty lines, which are no samples, may follow it
-        return text if end < 0 else text[:end].removesuffix("\r")
+        end = text.find("\n")
+        if end < 0:
+            return text
+        if text[end:].strip("\r\n"):  # empty lines alone, which are no samples, may follow
+            raise SourceError(
+                "more than one line lies where one was found: the file was changed, and kept its size and time. Delete "
+                f'the files in {cache_folder()!r} that begin with "lines".',
+                file=self._source.shown[file],
+            )
+        return text[:end].removesuffix("\r")
 
     def raw(self, index: int) -> bytes:
         """The bytes of one line, with its end."""

@@ -24,12 +24,16 @@ from fitstream.kept_arrays import Column, file_identity, keep, kept
 from fitstream.memory import shared_copy
 from fitstream.sources.encodings import Encoding
 
-__all__ = ["LineIndex", "check_file", "index_lines", "tell"]
+__all__ = ["LineIndex", "check_file", "first_bytes", "index_lines", "tell"]
 
 _READ_BYTES = 1 << 22
 #: Below this, reading the file again takes no longer than looking for what was kept.
 _KEPT_BYTES = 1 << 16
 _TOLD_EVERY_S = 0.5
+#: How compressed files start.
+_PACKED = ((b"\x1f\x8b\x08", ".gz"), (b"\xfd7zXZ\0", ".xz"), (b"\x28\xb5\x2f\xfd", ".zst"))
+#: Lines whose lengths are compared at a time.
+_LOOKED_AT = 1 << 18
 
 
 @final
@@ -62,6 +66,14 @@ class LineIndex:
     def nbytes(self) -> int:
         """Bytes of all of it."""
         return self.starts.nbytes + self.ends.nbytes + self.skipped.nbytes + self.lines.nbytes
+
+    @property
+    def longest_bytes(self) -> int:
+        """Bytes of the longest sample at most, with what follows up to the next one."""
+        longest = int(self.ends[-1]) - int(self.starts[-1])
+        for first in range(0, len(self.starts), _LOOKED_AT):
+            longest = max(longest, int(np.diff(self.starts[first : first + _LOOKED_AT + 1]).max(initial=0)))
+        return longest
 
     def place(self, index: int) -> tuple[int, int, int]:
         """Which file a sample is in, where there, and how many bytes it has with what follows up to the next one."""
@@ -96,6 +108,26 @@ def check_file(path: str) -> int:
         what = "a folder" if stat.S_ISDIR(state.st_mode) else "a device or pipe"
         raise SourceError(f"it is {what}, not a file.", file=path)
     return state.st_size
+
+
+def first_bytes(path: str) -> bytes:
+    """The first bytes of a text file, which hold its byte order mark.
+
+    Raises:
+        SourceError: If it can't be read, or holds no text but something compressed.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(6)
+    except OSError as error:
+        raise SourceError(f"the file can't be read: {error.strerror}.", file=path) from None
+    packed = next((suffix for magic, suffix in _PACKED if start.startswith(magic)), None)
+    if packed is not None:
+        raise SourceError(
+            f"it is compressed. Unpack it; from_text reads it as it is, too, under a name that ends in {packed}.",
+            file=path,
+        )
+    return start
 
 
 def index_lines(

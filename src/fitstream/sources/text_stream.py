@@ -78,12 +78,14 @@ class TextStream(Sequential):
 
     def _lines(self) -> Iterator[tuple[str, int, int]]:
         _, _, skip_lines, keep_empty = self._options
+        found = False
         for number, path in enumerate(self._paths):
             line = 0
             try:
                 with contextlib.closing(_open(path)) as file:
                     for line, text in enumerate(self._texts(file), 1):
                         if line > skip_lines and (text or keep_empty):
+                            found = True
                             yield text, number, line
             except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
                 raise SourceError(
@@ -91,6 +93,9 @@ class TextStream(Sequential):
                 ) from None
             except UnicodeDecodeError as error:
                 raise SourceError(f"{explain_undecodable(error, self._options[0])}", file=path, line=line + 1) from None
+        if not found:
+            shown = repr(self._paths[0]) if len(self._paths) == 1 else f"{len(self._paths):,} files"
+            raise SourceError(f"there is no line to read: {shown} unpacked to nothing, or to empty or skipped lines.")
 
     def _texts(self, file: _Bytes) -> Iterator[str]:
         """The lines of one file, without their ends."""
@@ -98,16 +103,24 @@ class TextStream(Sequential):
         encoding = Encoding.of(self._options[0], block[:4])
         decoder = codecs.getincrementaldecoder(encoding.codec)(self._options[1])
         block = block[encoding.mark_bytes :]
+        wrong: UnicodeDecodeError | None = None
         rest: list[str] = []
         held = 0
         while True:
-            pieces = decoder.decode(block, final=not block).split("\n")
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                # The lines before come first, so that they are samples and the error's line is its own.
+                text, wrong = bytes(error.object[: error.start]).decode(encoding.codec, "replace"), error
+            pieces = text.split("\n")
             for piece in pieces[:-1]:
                 rest.append(piece)
                 yield "".join(rest).removesuffix("\r")
                 rest, held = [], 0
             rest.append(pieces[-1])
             held += len(pieces[-1])
+            if wrong is not None:
+                raise _in_line(wrong, "".join(rest), encoding.codec)
             if held > _MOST_LINE_BYTES:
                 raise OSError(f"a line has more than {_MOST_LINE_BYTES:,} characters")
             if not block:
@@ -115,6 +128,13 @@ class TextStream(Sequential):
             block = file.read(_READ_BYTES)
         if held:
             yield "".join(rest)
+
+
+def _in_line(error: UnicodeDecodeError, before: str, codec: str) -> UnicodeDecodeError:
+    """The same error, counted from the start of its line."""
+    start = len(before.encode(codec, "replace"))
+    data = bytes(start) + bytes(error.object[error.start : error.end])
+    return UnicodeDecodeError(error.encoding, data, start, len(data), error.reason)
 
 
 def _open(path: str) -> _Bytes:

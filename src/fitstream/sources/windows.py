@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, final
 
@@ -32,6 +33,8 @@ Target: TypeAlias = Literal["next", "sequence"] | None
 
 _ARRAY_FILES = (".npy", ".npz")
 _FEW_ROWS = 16
+#: What is no text to learn from: without spaces, and with an ending as files have.
+_FILE_NAME = re.compile(r"[^\s]{1,255}\.[A-Za-z]\w{0,7}")
 
 
 def open_windows(
@@ -44,8 +47,8 @@ def open_windows(
     class_count: int | None,
     alphabet: Sequence[str] | None,
     encoding: str,
+    allow_nan: bool,
     observers: Sequence[Observer],
-    allow_nan: bool = False,
 ) -> WindowSource:
     """The source for windows over a text, an array, or a file of either.
 
@@ -64,13 +67,15 @@ def open_windows(
     names: list[str] | None = None
     rows: ArraySource | CharacterFile
     is_path = isinstance(source, os.PathLike) or (isinstance(source, str) and _is_file(source))
-    in_archive = isinstance(source, (str, os.PathLike)) and is_in_npz(os.fspath(source))
-    if is_path and not in_archive and not os.fspath(source).lower().endswith(_ARRAY_FILES):
+    is_array = isinstance(source, (str, os.PathLike)) and is_in_npz(os.fspath(source))
+    if is_path and not is_array and not os.fspath(source).lower().endswith(_ARRAY_FILES):
         rows = CharacterFile(os.fspath(source), encoding, alphabet, observers)
         names = rows.alphabet
-    elif isinstance(source, str) and not is_path and not in_archive:
+    elif isinstance(source, str) and not is_path and not is_array:
         if not source:
             raise SourceError("the text has no characters, so there are no windows.")
+        if _FILE_NAME.fullmatch(source):
+            raise SourceError(f"the file does not exist. Relative paths start at {os.getcwd()!r}.", file=source)
         _check_length(len(source), int(length), target, "characters", _maybe_path(source))
         codes, names = encode_text(source, alphabet)
         rows = ArraySource(codes)
@@ -102,12 +107,18 @@ def _maybe_path(text: str) -> str:
 def _array_rows(source: Any, allow_nan: bool) -> ArraySource:
     given = os.fspath(source) if isinstance(source, os.PathLike) else source
     if not hasattr(given, "shape"):
-        given = with_files_mapped(given) if isinstance(given, str) else np.asarray(given)
+        try:
+            given = with_files_mapped(given) if isinstance(given, str) else np.asarray(given)
+        except ValueError as error:
+            raise SourceError(f"windows go over one array, and this {type(source).__name__} is none: {error}") from None
     if isinstance(given, dict):
+        told = f"it holds {len(given)} arrays; windows go over one. Name it behind the file: data.npz/x."
+        raise SourceError(told, file=str(source))
+    if len(given.shape) == 0:
         raise SourceError(
-            f"it holds {len(given)} arrays; windows go over one. Name it behind the file.", file=str(source)
+            f"windows go over a text, a file, or an array of at least one axis, and this is a {type(source).__name__}."
         )
-    if len(given.shape) > 0 and given.shape[0] == 0:
+    if given.shape[0] == 0:
         raise SourceError("the array has no rows, so there are no windows.")
     return ArraySource(given, allow_nan=allow_nan)
 
@@ -155,6 +166,7 @@ class WindowSource(Source):
         self.class_count = len(names) if names is not None else class_count
         self.row_shape, dtype = _row_of(rows)
         self.is_discrete = not self.row_shape and dtype.kind in "iu"
+        self.checks_finite = rows.checks_finite if isinstance(rows, ArraySource) else False
         self.dtype = np.dtype(np.float32 if one_hot else np.int64) if self.is_discrete else dtype.newbyteorder("=")
         if not self.is_discrete and (one_hot or class_count is not None):
             raise PlanError(
@@ -169,7 +181,6 @@ class WindowSource(Source):
             raise SourceError(f"the text{where} has no characters (0 bytes), so there are no windows.")
         _check_length(len(rows), length, target, unit)
         self.unit = unit
-        self.checks_finite = isinstance(rows, ArraySource) and rows.checks_finite
 
     def __len__(self) -> int:
         return (len(self.rows) - self.length - (self.target is not None)) // self.stride + 1

@@ -6,6 +6,7 @@ side, as rows of one batch, so that several cost as many calls of the model as o
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
@@ -31,7 +32,8 @@ class TextSamples(keras.callbacks.Callback):
         start: What the model goes on from, at least as long as its windows; characters of the alphabet.
         length: Characters to be written.
         temperatures: As in `fs.text.sample`.
-        window: Characters that the model is given; None for all of `start`.
+        window: Characters that the model is given, the last of `start`; None for as many as the model's input has, or
+            all where that is open.
         one_hot: Whether it takes them one-hot.
         from_logits: Whether it gives logits; else probabilities, as after a softmax.
         every: Epochs from one time to the next.
@@ -70,13 +72,16 @@ class TextSamples(keras.callbacks.Callback):
                 raise PlanError(f"{name}={value!r} must be a whole number from 1 on.")
         if window is not None and len(start) < window:
             raise PlanError(f"start= has {len(start)} characters, and the model's window has {window}. Give more.")
-        if not len(temperatures):
-            raise PlanError("temperatures= is empty, so that nothing would be written.")
+        if np.ndim(temperatures) != 1 or not len(temperatures):
+            raise PlanError(f"temperatures={temperatures!r} must be a list of at least one.")
         for temperature in temperatures:
             temperature_softmax([0.0], temperature)
+        if not callable(write):
+            raise PlanError(f"write={write!r} must be a function of a text, such as print.")
         self.texts: dict[float, str] = {}
         self._alphabet = list(alphabet)
-        self._start = [numbers[each] for each in start][-(window or len(start)) :]
+        self._start = [numbers[each] for each in start]
+        self._window = window
         self._shown = start if isinstance(start, str) else separator.join(start)
         self._length = length
         self._temperatures = list(temperatures)
@@ -103,7 +108,12 @@ class TextSamples(keras.callbacks.Callback):
             What it wrote, by temperature.
         """
         generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
-        window = np.tile(np.array(self._start, np.int64), (len(self._temperatures), 1))
+        length = self._window or _input_length(self.model) or len(self._start)
+        if len(self._start) < length:
+            raise PlanError(
+                f"start= has {len(self._start)} characters, and the model's window has {length}. Give more."
+            )
+        window = np.tile(np.array(self._start[-length:], np.int64), (len(self._temperatures), 1))
         written = []
         for _ in range(self._length):
             logits = self._logits(window)
@@ -134,7 +144,22 @@ class TextSamples(keras.callbacks.Callback):
                 "alphabet."
             )
         if self._from_logits:
+            if ((last >= 0) & (last <= 1)).all() and np.allclose(last.sum(-1), 1, atol=1e-3):
+                warnings.warn(
+                    "the model seems to give probabilities, and TextSamples takes them for logits, which makes all "
+                    "classes nearly alike. Use from_logits=False.",
+                    stacklevel=2,
+                )
             return last
+        if (last < 0).any():
+            raise PlanError("the model gives negative numbers, which are no probabilities. Use from_logits=True.")
         with np.errstate(divide="ignore"):  # a probability of 0 is a logit of minus infinity
             logits: np.ndarray[Any, Any] = np.log(last, dtype=np.float64)
         return logits
+
+
+def _input_length(model: Any) -> int | None:
+    """Characters that a model's input has, where that is fixed and known."""
+    shape = getattr(model, "input_shape", None)
+    length = shape[1] if isinstance(shape, tuple) and len(shape) > 1 else None
+    return length if isinstance(length, int) else None

@@ -28,13 +28,13 @@ def temperature_softmax(logits: npt.ArrayLike, temperature: float = 1.0) -> npt.
         >>> temperature_softmax([0.0, 1.0, 2.0], temperature=0)
         array([0., 0., 1.])
     """
-    values = _checked(logits, temperature)
-    if temperature == 0:
+    values, degree = _checked(logits, temperature)
+    if degree == 0:
         chosen = np.zeros_like(values)
         np.put_along_axis(chosen, values.argmax(-1, keepdims=True), 1, axis=-1)
         return chosen
     with np.errstate(over="ignore"):  # a tiny temperature may make minus infinity, whose exponential is 0
-        powers = np.exp((values - values.max(-1, keepdims=True)) / temperature)
+        powers = np.exp((values - values.max(-1, keepdims=True)) / degree)
     found: npt.NDArray[np.float64] = powers / powers.sum(-1, keepdims=True)
     return found
 
@@ -57,7 +57,10 @@ def sample(
         array([1, 0])
     """
     probabilities = temperature_softmax(logits, temperature)
-    generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
+    try:
+        generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise PlanError(f"rng={rng!r} is neither a generator nor a seed: {error}.") from None
     bounds = probabilities.cumsum(-1)
     drawn = generator.random((*probabilities.shape[:-1], 1)) * bounds[..., -1:]
     # The first class whose bound is above: one of probability 0 has the bound of the one before it, and never is.
@@ -65,12 +68,18 @@ def sample(
     return found
 
 
-def _checked(logits: npt.ArrayLike, temperature: Any) -> npt.NDArray[np.float64]:
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float, np.integer, np.floating)):
-        raise PlanError(f"temperature={temperature!r} must be a number from 0 on.")
-    if not 0 <= temperature < np.inf:
-        raise PlanError(f"temperature={temperature} must be a finite number from 0 on; 0 takes the largest logit.")
-    values = np.asarray(logits, np.float64)
+def _checked(logits: npt.ArrayLike, temperature: Any) -> tuple[npt.NDArray[np.float64], float]:
+    """Logits and temperature as NumPy has them, whatever framework they come from."""
+    try:
+        degree = np.nan if isinstance(temperature, (bool, str, bytes)) or np.ndim(temperature) else float(temperature)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        degree = np.nan
+    if not 0 <= degree < np.inf:
+        raise PlanError(f"temperature={temperature!r} must be a finite number from 0 on; 0 takes the largest logit.")
+    try:
+        values = np.asarray(logits, np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise PlanError(f"logits must be an array of numbers (..., classes): {error}") from None
     if values.ndim == 0 or values.shape[-1] == 0:
         raise PlanError(f"logits of shape {values.shape} have no classes; their last axis must be the classes.")
     for wrong, what in ((np.isnan(values), "NaN"), (values == np.inf, "infinite")):
@@ -79,4 +88,4 @@ def _checked(logits: npt.ArrayLike, temperature: Any) -> npt.NDArray[np.float64]
             raise PlanError(f"{int(wrong.sum())} of {values.size} logits are {what}, the first at {place}.")
     if (values == -np.inf).all(-1).any():
         raise PlanError("a row of logits is minus infinity for all classes, so that none can be drawn.")
-    return values
+    return values, degree

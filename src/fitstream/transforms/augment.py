@@ -10,8 +10,10 @@ given, and what it returns is of the dtype that came in, unless it says otherwis
 
 from __future__ import annotations
 
+import math
+import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, final
 
@@ -20,14 +22,22 @@ import numpy.typing as npt
 
 from fitstream.errors import PlanError
 
-__all__ = ["Array", "Augment", "ImageTransform", "Kind", "between", "size_of", "through_opencv"]
+__all__ = ["Array", "Augment", "ImageTransform", "Kind", "between", "size_of", "span", "through_opencv", "whole"]
 
 Array: TypeAlias = npt.NDArray[Any]
 Kind: TypeAlias = Literal["image", "mask", "boxes"]
 
 _KINDS = ("image", "mask", "boxes")
 #: Dtypes that OpenCV has no arithmetic for, and one of its own that holds them exactly (integers up to 2**53).
-_HELD_BY = {"bool": "uint8", "float16": "float32", "int64": "float64", "uint32": "float64", "uint64": "float64"}
+_HELD_BY = {
+    "bool": "uint8",
+    "float16": "float32",
+    "int8": "int16",
+    "int32": "float64",
+    "int64": "float64",
+    "uint32": "float64",
+    "uint64": "float64",
+}
 
 
 class ImageTransform(ABC):
@@ -72,10 +82,14 @@ class Augment:
     parts: Sequence[Kind | None] | Mapping[str, Kind | None] = ("image",)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.transforms, Iterable):
+            raise PlanError(f"Augment takes a list of transforms, not {self.transforms!r}.")
+        # A tuple, since an iterator would be empty at the second sample.
+        object.__setattr__(self, "transforms", tuple(self.transforms))
         for one in self.transforms:
             if not isinstance(one, ImageTransform):
                 raise PlanError(f"Augment takes transforms of fitstream.transforms.images, not {one!r}.")
-        if isinstance(self.parts, str):
+        if isinstance(self.parts, str) or not isinstance(self.parts, (Sequence, Mapping)):
             raise PlanError(f'parts={self.parts!r} must be a tuple such as ("image", "mask"), or a dict.')
         kinds = list(self.parts.values()) if isinstance(self.parts, Mapping) else list(self.parts)
         wrong = [kind for kind in kinds if kind is not None and kind not in _KINDS]
@@ -126,9 +140,13 @@ def size_of(pixels: Any) -> tuple[int, int]:
     Raises:
         ValueError: If it is none.
     """
-    shape = getattr(pixels, "shape", None)
-    if not isinstance(pixels, np.ndarray) or len(pixels.shape) not in (2, 3) or 0 in pixels.shape:
-        raise ValueError(f"a picture must be an array (height, width, channels) or (height, width), not {shape}")
+    if not isinstance(pixels, np.ndarray):
+        raise ValueError(f"a picture must be a NumPy array, not {type(pixels).__name__}: use np.asarray(picture)")
+    if len(pixels.shape) not in (2, 3) or 0 in pixels.shape or pixels.dtype.kind not in "buif":
+        raise ValueError(
+            "a picture must be an array (height, width, channels) or (height, width) of numbers, "
+            f"not {pixels.dtype} {pixels.shape}"
+        )
     return pixels.shape[0], pixels.shape[1]
 
 
@@ -138,7 +156,9 @@ def through_opencv(pixels: Array, work: Callable[[Array], Array]) -> Array:
     done = work(np.ascontiguousarray(pixels if held is None else pixels.astype(held)))
     if done.ndim < pixels.ndim:
         done = done[..., np.newaxis]
-    return done if held is None else done.astype(pixels.dtype)
+    if held is None:
+        return done
+    return (np.rint(done) if held == "float64" else done).astype(pixels.dtype)
 
 
 def between(name: str, value: Any, low: float, high: float) -> float:
@@ -147,8 +167,34 @@ def between(name: str, value: Any, low: float, high: float) -> float:
     Raises:
         PlanError: If it isn't one.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise PlanError(f"{name}={value!r} must be a number from {low:g} to {high:g}.")
-    if not low <= value <= high:
-        raise PlanError(f"{name}={value!r} must be from {low:g} to {high:g}.")
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:
+        bounds = f" from {low:g} to {high:g}" if math.isfinite(high - low) else ""
+        raise PlanError(f"{name}={reprlib.repr(value)} must be a number{bounds}.")
     return float(value)
+
+
+def whole(name: str, value: Any, low: int, high: int) -> int:
+    """A whole number within bounds.
+
+    Raises:
+        PlanError: If it isn't one.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise PlanError(f"{name}={reprlib.repr(value)} must be a whole number from {low} to {high}.")
+    return int(value)
+
+
+def span(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
+    """Two numbers within bounds, the smaller one first.
+
+    Raises:
+        PlanError: If they aren't.
+    """
+    pair = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else ()
+    if len(pair) != 2:
+        raise PlanError(f"{name}={reprlib.repr(value)} must be two numbers, the least and the largest.")
+    least, largest = between(name, pair[0], low, high), between(name, pair[1], low, high)
+    if least > largest:
+        raise PlanError(f"{name}={reprlib.repr(value)} must be two numbers, the least and the largest.")
+    return least, largest

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.transforms.augment import Array
+from fitstream.transforms.augment import Array, whole
 
 __all__ = ["clipped", "floats", "pad_boxes"]
 
@@ -21,7 +21,8 @@ def floats(boxes: Array) -> Array:
     Raises:
         ValueError: If these are no boxes.
     """
-    boxes = np.asarray(boxes)
+    # A list says nothing of its dtype, least of all an empty one.
+    boxes = np.asarray(boxes, None if isinstance(boxes, np.ndarray) else np.float32)
     if boxes.size == 0 and boxes.ndim < 2:
         boxes = boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] < 4:
@@ -46,12 +47,13 @@ def pad_boxes(boxes: Array, most_count: int) -> tuple[Array, npt.NDArray[np.floa
         `(padded, mask)`: `(most_count, columns)` with zeros behind the boxes, and float32 `(most_count,)` with 1 for
         boxes and 0 for padding.
     Raises:
-        ValueError: If there are more boxes than that.
+        ValueError: If there are more boxes than that, or `most_count` is no whole number.
     Example:
         >>> padded, mask = pad_boxes(np.array([[1, 1, 5, 5]], np.float32), 2)
         >>> padded.shape, mask.tolist()
         ((2, 4), [1.0, 0.0])
     """
+    most_count = whole("most_count", most_count, 0, 2**31)
     boxes = floats(boxes)
     count = len(boxes)
     if count > most_count:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.errors import PlanError
-from fitstream.transforms.augment import Array, ImageTransform, between, size_of
+from fitstream.transforms.augment import Array, ImageTransform, between, size_of, whole
 
 __all__ = ["ColorJitter", "Cutout", "Normalize"]
 
@@ -26,6 +26,8 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 #: RGB to YIQ.
 _YIQ = np.array([_LUMA, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
 _RGB = np.linalg.inv(_YIQ)
+#: What float pictures of 0 to 1 stay within, also where they were resized by an interpolation that overshoots.
+_LEAST_FLOAT, _LARGEST_FLOAT = -0.5, 1.5
 
 
 class _Jitter(NamedTuple):
@@ -108,8 +110,9 @@ class Cutout(ImageTransform):
     fill: float = 0
 
     def __post_init__(self) -> None:
-        between("side", self.side, 0, 2**15)
-        between("count", self.count, 0, 10_000)
+        object.__setattr__(self, "side", whole("side", self.side, 0, 2**15))
+        object.__setattr__(self, "count", whole("count", self.count, 0, 10_000))
+        between("fill", self.fill, -math.inf, math.inf)
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> list[tuple[slice, slice]]:
         holes = []
@@ -146,8 +149,10 @@ class Normalize(ImageTransform):
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             value = getattr(self, name)
-            numbers = (value,) if isinstance(value, (int, float)) else tuple(value)
-            object.__setattr__(self, name, tuple(float(number) for number in numbers))
+            numbers = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value,)
+            if not numbers:
+                raise PlanError(f"{name}={value!r} must be one number a channel, or one for all.")
+            object.__setattr__(self, name, tuple(between(name, one, -math.inf, math.inf) for one in numbers))
         if not all(number > 0 for number in _numbers(self.std)):
             raise PlanError(f"std={self.std!r} must be positive.")
 
@@ -188,4 +193,9 @@ def _check_colours(pixels: Array) -> None:
         raise ValueError(
             f"colours are changed in uint8 (0 to 255) or float32 (0 to 1) of 1 to 4 channels, not in {pixels.dtype} "
             f"({height}, {width}, {channels})"
+        )
+    if pixels.dtype == np.float32 and not (pixels.min() >= _LEAST_FLOAT and pixels.max() <= _LARGEST_FLOAT):
+        raise ValueError(
+            f"float32 pictures are 0 to 1, but this one goes from {pixels.min():g} to {pixels.max():g}. Change colours "
+            "before Normalize, and in uint8 or divided by 255"
         )

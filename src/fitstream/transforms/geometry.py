@@ -14,13 +14,15 @@ import cv2
 import numpy as np
 
 from fitstream.errors import PlanError
-from fitstream.transforms.augment import Array, ImageTransform, between, size_of, through_opencv
+from fitstream.transforms.augment import Array, ImageTransform, between, size_of, span, through_opencv, whole
 from fitstream.transforms.boxes import clipped, floats
 from fitstream.transforms.images import DrawnRegion, Interpolation
 from fitstream.transforms.resize import OPENCV_INTERPOLATIONS
 
 __all__ = ["RandomCrop", "RandomFlip", "RandomResizedCrop", "RandomRotation"]
 
+#: Bounds of what may be asked for: a rectangle has at least a pixel or so.
+_LEAST_AREA, _LARGEST_ASPECT = 1e-9, 1e6
 #: How often a rectangle is drawn that may not fit the picture.
 _DRAWS = 10
 _WARPS = {"bilinear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST, "cubic": cv2.INTER_CUBIC}
@@ -91,7 +93,9 @@ class RandomCrop(ImageTransform):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", _size(self.size))
-        between("padding", self.padding, 0, 2**15)
+        object.__setattr__(self, "padding", whole("padding", self.padding, 0, 2**15))
+        for name in ("fill", "mask_fill"):
+            between(name, getattr(self, name), -math.inf, math.inf)
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> tuple[int, int]:
         rows, columns = _size(self.size)
@@ -151,10 +155,8 @@ class RandomResizedCrop(ImageTransform, DrawnRegion):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", _size(self.size))
-        if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise PlanError(f"area={self.area!r} must be two shares of the picture, such as (0.08, 1.0).")
-        if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise PlanError(f"aspect={self.aspect!r} must be two quotients of width by height, such as (3/4, 4/3).")
+        object.__setattr__(self, "area", span("area", self.area, _LEAST_AREA, 1))
+        object.__setattr__(self, "aspect", span("aspect", self.aspect, 1 / _LARGEST_ASPECT, _LARGEST_ASPECT))
         if self.interpolation not in OPENCV_INTERPOLATIONS:
             raise PlanError(f"interpolation={self.interpolation!r} must be one of {', '.join(OPENCV_INTERPOLATIONS)}.")
 
@@ -234,10 +236,13 @@ class RandomRotation(ImageTransform):
     mask_fill: float = 0
 
     def __post_init__(self) -> None:
-        low, high = self.degrees if isinstance(self.degrees, tuple) else (-self.degrees, self.degrees)
-        if not between("degrees", low, -360, 360) <= between("degrees", high, -360, 360):
-            raise PlanError(f"degrees={self.degrees!r} must be the least angle and the largest, or one from 0 on.")
-        object.__setattr__(self, "degrees", (float(low), float(high)))
+        if isinstance(self.degrees, (tuple, list)):
+            degrees = span("degrees", self.degrees, -360, 360)
+        else:
+            degrees = -between("degrees", self.degrees, 0, 360), float(self.degrees)
+        object.__setattr__(self, "degrees", degrees)
+        for name in ("fill", "mask_fill"):
+            between(name, getattr(self, name), -math.inf, math.inf)
         if self.interpolation not in _WARPS:
             raise PlanError(f"interpolation={self.interpolation!r} must be one of {', '.join(_WARPS)}.")
 
@@ -271,7 +276,7 @@ class RandomRotation(ImageTransform):
 
 
 def _size(size: tuple[int, int] | int) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(side, int) and 1 <= side < 2**15 for side in pair):
+    pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    if len(pair) != 2:
         raise PlanError(f"size={size!r} must be (height, width) in pixels, or one number for both.")
-    return pair[0], pair[1]
+    return whole("size", pair[0], 1, 2**15 - 1), whole("size", pair[1], 1, 2**15 - 1)

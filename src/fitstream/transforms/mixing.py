@@ -98,7 +98,12 @@ def _paste(rows: Array, cycle: list[int]) -> None:
 
 
 def _check(images: Array, labels: Array) -> None:
-    if labels.dtype not in (np.float32, np.float64):
+    for name, rows in (("images", images), ("labels", labels)):
+        if not isinstance(rows, np.ndarray):
+            raise TypeError(f"{name} must be one array, not {type(rows).__name__}: call it in a function that picks it")
+        if rows.size and rows.ndim and not np.may_share_memory(rows.reshape(len(rows), -1), rows):
+            raise TypeError(f"{name} can't be mixed in place in this order of axes: mix before they are transposed")
+    if labels.dtype not in (np.float32, np.float64) or not labels.ndim:
         raise TypeError(
             f'labels of dtype {labels.dtype} can\'t be mixed: make them one-hot, by label_mode="categorical" or a map '
             "such as lambda x, y: (x, np.eye(10, dtype=np.float32)[y])"

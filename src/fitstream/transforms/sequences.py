@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
@@ -56,6 +57,9 @@ def pad(
     for name, given in (("truncate", truncate), ("side", side)):
         if given not in ("post", "pre"):
             raise PlanError(f'{name}={given!r} must be "post" or "pre".')
+    filler: Any = value
+    if not isinstance(filler, Real):
+        raise PlanError(f"value={filler!r} must be a number.")
     return Pad(int(max_length), truncate, value, side, _places(parts), mask)
 
 
@@ -84,6 +88,14 @@ def _places(parts: Any) -> tuple[int, ...]:
     if not places or not all(isinstance(place, (int, np.integer)) and not isinstance(place, bool) for place in places):
         raise PlanError(f"parts={parts!r} must be the place of a part, such as 0, or several.")
     return tuple(int(place) for place in places)
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether a dtype has such a number, but for the rounding of fractions."""
+    if dtype.kind in "fc":
+        return True
+    with np.errstate(invalid="ignore"):
+        return bool(np.array(value).astype(dtype) == value)
 
 
 def _chosen(sample: Sequence[Any], places: Sequence[int]) -> list[int]:
@@ -129,6 +141,8 @@ class Pad:
             raise SourceError(f"pad({self.max_length}) needs a sequence, and got the single number {sequence}.")
         if sequence.dtype.kind not in "biufc":
             raise SourceError(f"pad({self.max_length}) needs numbers, and got {sequence.dtype}. Encode words before.")
+        if self.value != 0 and not _holds(sequence.dtype, self.value):
+            raise SourceError(f"pad(value={self.value}) can't fill an array of {sequence.dtype}. Convert it before.")
         cut = sequence[: self.max_length] if self.truncate == "post" else sequence[-self.max_length :]
         return self._placed(cut, self.value)
 

@@ -9,6 +9,7 @@ Words may hold spaces (some of GloVe's do): the numbers are counted from the end
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import warnings
@@ -30,6 +31,8 @@ _READ_BYTES = 1 << 20
 _MOST_WORD_BYTES = 1 << 16
 _MOST_DIMENSION = 1 << 16
 _MOST_FLOAT = float(np.finfo(np.float32).max)
+#: How gzip, zip, xz, bzip2 and Zstandard files start.
+_PACKED = (b"\x1f\x8b\x08", b"PK\x03\x04", b"\xfd7zXZ\0", b"BZh", b"\x28\xb5\x2f\xfd")
 #: Rows that are handed on together.
 _ROWS = 512
 
@@ -64,14 +67,15 @@ def read_head(path: str) -> Head:
         raise SourceError(f"the file can't be read: {error.strerror}.", file=path) from None
     if not start:
         raise SourceError("it is empty (0 bytes), so there are no vectors.", file=path)
-    first, _, rest = start.partition(b"\n")
+    if start.startswith(_PACKED):
+        raise SourceError("it is compressed. Unpack it once, and give that.", file=path)
+    first, _, rest = start.removeprefix(codecs.BOM_UTF8).partition(b"\n")
     fields = first.split()
     if len(fields) == 2 and all(field.isdigit() and len(field) < 19 for field in fields):
         count, dimension = int(fields[0]), int(fields[1])
         if not 1 <= dimension <= _MOST_DIMENSION or count < 1:
             raise SourceError(f"it declares {count:,} vectors of {dimension:,} numbers.", file=path, line=1)
-        line = rest.partition(b"\n")[0]
-        if line and _is_text(line):
+        if rest and _is_text(rest):
             return Head("word2vec", count, dimension)
         if count * (4 * dimension + 2) > size - len(first) - 1:
             raise SourceError(
@@ -97,8 +101,11 @@ def read_head(path: str) -> Head:
     return Head("glove", None, dimension)
 
 
-def _is_text(line: bytes) -> bool:
-    return all(byte >= 32 or byte == 9 or byte == 13 for byte in line)
+def _is_text(data: bytes) -> bool:
+    """Whether hardly any byte is a control character, as every tenth is among numbers in binary form."""
+    values = np.frombuffer(data, np.uint8)
+    odd = np.count_nonzero((values < 32) & (values != 9) & (values != 10) & (values != 13))
+    return bool(50 * odd <= len(data))
 
 
 def _number(field: bytes) -> float | None:
@@ -146,6 +153,8 @@ def read_rows(
 def _text(file: BinaryIO, path: str, head: Head) -> Iterator[tuple[list[bytes], npt.NDArray[np.float32]]]:
     limit = _MOST_WORD_BYTES + 64 * head.dimension
     number = 0
+    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+        file.seek(0)
     if head.count is not None:
         file.readline()
         number = 1

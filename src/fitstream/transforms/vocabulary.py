@@ -6,6 +6,7 @@ first, in the order of their letters where they are equally frequent: so equal t
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections import Counter
@@ -108,17 +109,21 @@ class Vocabulary:
             SourceError: If it can't be read.
             PlanError: As in `of`.
         """
+        if not callable(tokenize):
+            raise PlanError(f"tokenize={tokenize!r} must be a function of a line, such as str.split.")
         name = os.fspath(path)
         counts: Counter[str] = Counter()
         line = 1
         try:
-            with open(name, encoding=encoding, newline="\n") as file:
+            with open(name, encoding=_without_mark(encoding), newline="\n") as file:
                 for text in file:
                     counts.update(tokenize(text.rstrip("\r\n")))
                     line += 1
         except OSError as error:
             raise SourceError(f"the file can't be read: {error.strerror}.", file=name) from None
         except UnicodeDecodeError as error:
+            # What is decoded together begins where the lines that came before end.
+            line += bytes(error.object[: error.start]).decode(encoding, "replace").count("\n")
             raise SourceError(f"it is no text in {encoding}: {error}.", file=name, line=line) from None
         return _most_common(counts, max_size, min_count, padding, unknown, f"{name!r} has")
 
@@ -236,6 +241,14 @@ class Vocabulary:
         return f"Vocabulary of {len(self):,} words: {shown}"
 
 
+def _without_mark(encoding: str) -> str:
+    """The encoding that takes a byte order mark for what it is."""
+    try:
+        return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+    except (LookupError, TypeError) as error:
+        raise PlanError(f"encoding={encoding!r}: {error}.") from None
+
+
 def _made(words: Sequence[str], padding: str | None, unknown: str | None) -> Vocabulary:
     return Vocabulary(words, padding=padding, unknown=unknown)
 
@@ -243,6 +256,9 @@ def _made(words: Sequence[str], padding: str | None, unknown: str | None) -> Voc
 def _most_common(
     counts: Counter[str], max_size: int | None, min_count: int, padding: str | None, unknown: str | None, what: str
 ) -> Vocabulary:
+    for name, limit in (("max_size", max_size), ("min_count", min_count)):
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, np.integer))):
+            raise PlanError(f"{name}={limit!r} must be a whole number.")
     special = [word for word in (padding, unknown) if word is not None]
     if max_size is not None and max_size <= len(special):
         raise PlanError(f"max_size={max_size} leaves no room for words beside {', '.join(map(repr, special))}.")

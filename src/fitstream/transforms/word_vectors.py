@@ -50,6 +50,8 @@ class WordVectors:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, observers: Sequence[Observer] = ()) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise PlanError(f"path={path!r} must be a file of vectors.")
         self.name = os.path.basename(os.fspath(path))
         found = _found(os.fspath(path), observers)
         self.dimension = int(found["dimension"][0])
@@ -119,6 +121,8 @@ class WordVectors:
         Raises:
             PlanError: If `missing` is neither.
         """
+        if not isinstance(vocabulary, Vocabulary):
+            raise PlanError(f"matrix() takes a Vocabulary, not a {type(vocabulary).__name__}.")
         if missing not in ("zeros", "normal"):
             raise PlanError(f'missing={missing!r} must be "zeros" or "normal".')
         made, found = self._stack(vocabulary.words)
