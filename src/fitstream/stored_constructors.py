@@ -83,7 +83,7 @@ def from_webdataset(
     is extracted or unpickled; the tars must not be packed.
 
     Args:
-        paths: One tar, a pattern such as "train-*.tar", or a list of both.
+        paths: One tar, a pattern such as "train-*.tar" or "train-{000..012}.tar", or a list of them.
         parts: Endings of the parts, with alternatives: "jpg;jpeg;png", "cls". One gives samples that are it, several
             (or a tuple of them) give tuples. A first part that is a picture is decoded; "cls", "id" and "index" are
             whole numbers, int64; "npy" is an array, "json" what it says; other parts are given to `map` as bytes.

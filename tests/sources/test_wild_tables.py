@@ -254,6 +254,22 @@ def test_lists_of_labels_are_held_once(tmp_path: Path) -> None:
     assert peak < 2.5 * labels.nbytes
 
 
+def test_lists_of_numbers_may_be_text_in_a_csv(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('path,label\na.jpg,"[0, 1, 0]"\nb.jpg,"[0.5, 0, 0]"\n')
+    labels = read_table(tmp_path / "t.csv").labels()
+    assert labels is not None
+    assert labels.tolist() == [[0, 1, 0], [0.5, 0, 0]]
+    (tmp_path / "t.csv").write_text('path,label\na.jpg,"[0, 1, 0]"\nb.jpg,"[0, 1]"\n')
+    with pytest.raises(fs.SourceError, match=r"line 3.*\[0, 1\] has 2 numbers, and the first one has 3"):
+        read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("names", [["[a]", "[b]"], ["[1]", "[2]"], ["[", "[1,"]])
+def test_other_text_in_brackets_is_a_name(names: list[str]) -> None:
+    assert read_table([["a.jpg", names[0]], ["b.jpg", names[1]]]).class_names == names
+    assert read_table([["a.jpg", "[1, 2]"]], classes=["[1, 2]"]).class_names == ["[1, 2]"]
+
+
 def test_an_empty_list_is_no_label() -> None:
     with pytest.raises(fs.SourceError, match=r"row 0 .*the label is an empty list"):
         read_table([{"path": "a.jpg", "label": []}])
