@@ -256,7 +256,6 @@ def from_windows(
     encoding: str = "utf-8",
     allow_nan: bool = False,
     observers: Sequence[Observer] = (),
-    allow_nan: bool = False,
 ) -> Dataset:
     """Overlapping windows over a text, a list of tokens or a time series, none of which need fit into memory.
 
@@ -275,7 +274,6 @@ def from_windows(
         encoding: Of a text file.
         allow_nan: As in `from_arrays`, for time series.
         observers: Called with `IndexProgress` while a text file is read for the first time.
-        allow_nan: As in `from_arrays`, of a time series.
     Raises:
         PlanError: If an argument can't be used.
         SourceError: If the source is empty, shorter than a window, or can't be read, or has other characters.
@@ -299,7 +297,6 @@ def from_windows(
             encoding=encoding,
             allow_nan=allow_nan,
             observers=observers,
-            allow_nan=allow_nan,
         )
     )
 
