@@ -216,7 +216,7 @@ class Tuner:
         timer.name = "fitstream-timer"
         timer.start()
         try:
-            found = Pool(plan, split_lanes(plan.lane_count, plan.process_count), self._emit, self._ready)
+            found = Pool(plan, split_lanes(plan.lane_count, plan.process_count), self._emit, ready=self._ready)
         except BaseException as error:  # noqa: BLE001  then it is threads; and says why
             found = error
         finally:
