@@ -218,19 +218,6 @@ def test_wrong_arguments_are_refused(source: Any, options: dict[str, Any], says:
         fs.from_windows(source, **options)
 
 
-def test_nan_in_a_time_series_is_found_in_the_first_pass(tmp_path: Path) -> None:
-    series = np.arange(100, dtype=np.float32)
-    series[50] = np.nan
-    np.savez(tmp_path / "s.npz", x=series, y=series[:9])
-    for options in ({"workers": 0}, {"workers": 1, "processes": 1}):
-        ds = fs.from_windows(f"{tmp_path}/s.npz/x", 10).batch(8)
-        with pytest.raises(fs.SampleError, match=r"Sample 40 \(.*s\.npz\) .*array\[1\] holds nan"):
-            list(ds.loader(memory="128 MB", **options))
-    assert len(list(fs.from_windows(series, 10, allow_nan=True).batch(8).loader())) == 12
-    with pytest.raises(fs.SourceError, match="holds 2 arrays; windows go over one"):
-        fs.from_windows(tmp_path / "s.npz", 10)
-
-
 @pytest.mark.parametrize("encoding", ["iso2022_jp", "hz"])
 def test_encodings_that_keep_a_state_are_refused(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "x.txt"
@@ -266,3 +253,16 @@ def test_what_is_no_array_is_refused(source: Any) -> None:
 def test_an_alphabet_is_single_characters_each_once(alphabet: Any, says: str) -> None:
     with pytest.raises(fs.PlanError, match=says):
         fs.from_windows("abcabc", 2, alphabet=alphabet)
+
+
+def test_nan_in_a_time_series_is_found_in_the_first_pass(tmp_path: Path) -> None:
+    series = np.arange(100, dtype=np.float32)
+    series[50] = np.nan
+    np.savez(tmp_path / "s.npz", x=series, y=series[:9])
+    for options in ({"workers": 0}, {"workers": 1, "processes": 1}):
+        ds = fs.from_windows(f"{tmp_path}/s.npz/x", 10).batch(8)
+        with pytest.raises(fs.SampleError, match=r"Sample 40 \(.*s\.npz\) .*array\[1\] holds nan"):
+            list(ds.loader(memory="128 MB", **options))
+    assert len(list(fs.from_windows(series, 10, allow_nan=True).batch(8).loader())) == 12
+    with pytest.raises(fs.SourceError, match="holds 2 arrays; windows go over one"):
+        fs.from_windows(tmp_path / "s.npz", 10)

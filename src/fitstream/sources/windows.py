@@ -67,11 +67,11 @@ def open_windows(
     names: list[str] | None = None
     rows: ArraySource | CharacterFile
     is_path = isinstance(source, os.PathLike) or (isinstance(source, str) and _is_file(source))
-    is_array = isinstance(source, (str, os.PathLike)) and is_in_npz(os.fspath(source))
-    if is_path and not is_array and not os.fspath(source).lower().endswith(_ARRAY_FILES):
+    in_archive = isinstance(source, (str, os.PathLike)) and is_in_npz(os.fspath(source))
+    if is_path and not in_archive and not os.fspath(source).lower().endswith(_ARRAY_FILES):
         rows = CharacterFile(os.fspath(source), encoding, alphabet, observers)
         names = rows.alphabet
-    elif isinstance(source, str) and not is_path and not is_array:
+    elif isinstance(source, str) and not is_path and not in_archive:
         if not source:
             raise SourceError("the text has no characters, so there are no windows.")
         if _FILE_NAME.fullmatch(source):
@@ -112,8 +112,9 @@ def _array_rows(source: Any, allow_nan: bool) -> ArraySource:
         except ValueError as error:
             raise SourceError(f"windows go over one array, and this {type(source).__name__} is none: {error}") from None
     if isinstance(given, dict):
-        told = f"it holds {len(given)} arrays; windows go over one. Name it behind the file: data.npz/x."
-        raise SourceError(told, file=str(source))
+        raise SourceError(
+            f"it holds {len(given)} arrays; windows go over one. Name it behind the file.", file=str(source)
+        )
     if len(given.shape) == 0:
         raise SourceError(
             f"windows go over a text, a file, or an array of at least one axis, and this is a {type(source).__name__}."
@@ -181,6 +182,7 @@ class WindowSource(Source):
             raise SourceError(f"the text{where} has no characters (0 bytes), so there are no windows.")
         _check_length(len(rows), length, target, unit)
         self.unit = unit
+        self.checks_finite = isinstance(rows, ArraySource) and rows.checks_finite
 
     def __len__(self) -> int:
         return (len(self.rows) - self.length - (self.target is not None)) // self.stride + 1
