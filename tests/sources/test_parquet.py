@@ -310,6 +310,12 @@ def test_labels_are_looked_up_only_where_the_last_column_is_one_number_a_row(tmp
             fs.from_parquet(path, "index", last).split(0.5, stratify=True)
 
 
+def test_a_label_that_is_no_class_is_told_with_file_and_column_when_classes_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(fs.SourceError, match=r"the label 'eel' is not in classes") as caught:
+        fs.from_parquet(written(tmp_path), "index", "kind", classes=["cat", "dog"]).sample(10, balance=True)
+    assert (caught.value.file, caught.value.column) == (str(tmp_path / "t.parquet"), "kind")
+
+
 # Arrow tables.
 
 

@@ -253,3 +253,14 @@ def test_what_is_no_array_is_refused(source: Any) -> None:
 def test_an_alphabet_is_single_characters_each_once(alphabet: Any, says: str) -> None:
     with pytest.raises(fs.PlanError, match=says):
         fs.from_windows("abcabc", 2, alphabet=alphabet)
+
+
+def test_a_window_of_an_array_file_that_holds_nan_is_told_with_the_file_and_its_first_row(tmp_path: Path) -> None:
+    series = np.zeros((100, 2), np.float32)
+    series[50, 1] = np.nan
+    np.save(tmp_path / "series.npy", series)
+    ds = fs.from_windows(tmp_path / "series.npy", 10, stride=8).batch(3)
+    with ds.loader(memory="1 MB", workers=0) as loader, pytest.raises(fs.SampleError) as caught:
+        list(loader)
+    assert str(caught.value).startswith(f"Sample 5 ({tmp_path}/series.npy, row 40) failed in read")
+    assert "nan at [10, 1]" in str(caught.value) or "holds nan" in str(caught.value)
