@@ -261,3 +261,9 @@ def test_a_shuffle_by_chunk_after_a_split_gives_that_side_block_by_block(share: 
 def test_a_shuffle_by_chunk_of_a_source_without_blocks_is_refused() -> None:
     with pytest.raises(fs.PlanError, match="for sources that are read in blocks"):
         labelled().shuffle(0, within="chunks")
+
+
+def test_numbers_that_are_no_classes_are_told_where_a_side_would_be_empty() -> None:
+    rows = fs.from_arrays((np.zeros(40), np.arange(40)))
+    with pytest.raises(fs.PlanError, match=r"one side empty: 40 samples have 40 labels. Labels are the second array"):
+        rows.split(0.5, stratify=True)

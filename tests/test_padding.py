@@ -235,8 +235,19 @@ def test_bucketed_batches_hold_each_sample_once(
     assert [(len(one.indices), one.count) for one in rows] == [plain.row_counts(step) for step in range(plain.steps)]
     found = np.concatenate([one.indices for one in rows])
     assert len(set(found.tolist())) == len(found)
-    if last != "drop":
-        assert sorted(found.tolist()) == list(range(len(lengths)))
+    all_plain = np.concatenate([plain.rows(pass_index, step).indices for step in range(plain.steps)])
+    assert set(found.tolist()) == set(all_plain.tolist())
+
+
+def test_the_rest_that_is_dropped_is_not_always_the_longest_samples() -> None:
+    lengths = np.arange(10)
+    order = BatchOrder(Order(10, [Shuffle(0)]), 3, "drop", None, lengths)
+    plain = BatchOrder(Order(10, [Shuffle(0)]), 3, "drop")
+    for pass_index in range(4):
+        found, expected = (
+            sorted(int(i) for step in range(3) for i in one.rows(pass_index, step).indices) for one in (order, plain)
+        )
+        assert found == expected
 
 
 def test_bucketed_batches_waste_less_padding() -> None:

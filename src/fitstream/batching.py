@@ -63,10 +63,11 @@ class BatchOrder:
         shard: Shard | None = None,
         lengths: npt.NDArray[np.int64] | None = None,
     ) -> None:
-        self.buckets = None if lengths is None else Buckets(order, size, lengths)
         self._order, self._size, self._last, self._shard = order, size, last, shard
         count = order.count
         self.steps = count // size if last == "drop" else -(-count // size)
+        grouped = self.steps * size if last == "drop" else count
+        self.buckets = None if lengths is None else Buckets(order, size, lengths, grouped)
         if self.steps == 0:
             why = f'last="drop" leaves no batch of {size}' if count else "there are no samples to batch"
             raise PlanError(f"{why}: the dataset has {count} samples. Use a batch size <= {max(count, 1)}.")
@@ -78,7 +79,7 @@ class BatchOrder:
             down = self._size // shard.count * shard.count
             raise PlanError(
                 f"a batch of {self._size} can't be divided evenly among {shard.count} ranks. "
-                f"Use a batch size of {down or shard.count} or {down + shard.count}."
+                f"Use a batch size of {f'{down} or ' if down else ''}{down + shard.count}."
             )
         if self._last == "keep" and 0 < rest < shard.count:
             raise PlanError(

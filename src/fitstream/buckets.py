@@ -77,11 +77,13 @@ class Buckets:
         order: Of the samples.
         size: Samples of a batch.
         lengths: Of all samples of the source, `(length,)`.
+        count: Samples of a pass that are grouped, the first of its order. Where the rest is dropped it is dropped
+            before, since what would be left of sorted samples are the longest, pass after pass.
     """
 
-    def __init__(self, order: Order, size: int, lengths: npt.NDArray[np.int64]) -> None:
+    def __init__(self, order: Order, size: int, lengths: npt.NDArray[np.int64], count: int) -> None:
         self.lengths = lengths
-        self._order, self._size = order, size
+        self._order, self._size, self._count = order, size, count
         self._seed = next((one.seed for one in order.selections if isinstance(one, Shuffle)), None)
         self._pools: dict[tuple[int, int], tuple[Indices, Indices]] = {}
 
@@ -101,7 +103,7 @@ class Buckets:
         found = self._pools.get((pass_index, pool))
         if found is None:
             start = pool * _POOL_BATCHES * self._size
-            stop = min(start + _POOL_BATCHES * self._size, self._order.count)
+            stop = min(start + _POOL_BATCHES * self._size, self._count)
             indices = self._order.span(pass_index, start, stop)
             places = np.argsort(self.lengths[indices], kind="stable")
             whole = len(places) // self._size

@@ -69,10 +69,14 @@ def split(
     if count < 2:
         raise PlanError(f"a dataset of {count} sample can't be split into two.")
     if stratify:
-        sides = divided(strata_of(class_labels(source, operations, "split(stratify=True)")), fraction, seed)
+        strata = strata_of(class_labels(source, operations, "split(stratify=True)"))
+        sides = divided(strata, fraction, seed)
         first = len(sides[0].values)
         if not 0 < first < count:
-            raise PlanError(f"split({fraction}, stratify=True) leaves one side of {count} samples empty.")
+            raise PlanError(
+                f"split({fraction}, stratify=True) leaves one side empty: {count} samples have "
+                f"{len(strata.starts) - 1} labels. Labels are the second array, or the last of columns or parts: name them in that order."
+            )
         return Split(0, first, seed, sides[0]), Split(first, count - first, seed, sides[1])
     first = min(count - 1, max(1, round(count * fraction)))
     return Split(0, first, seed), Split(first, count - first, seed)

@@ -7,9 +7,10 @@ change them; `Batch` joins them. A `Shard` after `Batch` divides each global bat
 from __future__ import annotations
 
 import inspect
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, Protocol, TypeAlias, final, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +26,7 @@ __all__ = [
     "Map",
     "MapBatch",
     "Operation",
+    "ToldBefore",
     "finishes_of",
     "stages_of",
     "told",
@@ -62,6 +64,15 @@ class Map:
     @property
     def name(self) -> str:
         return f"map({_name(self.fn)})"
+
+
+@runtime_checkable
+class ToldBefore(Protocol):
+    """A function over batches that knows what it can't work on before there is a batch."""
+
+    @abstractmethod
+    def unfit(self, *parts: Any) -> str | None:
+        """Why it can't work on batches of samples of these parts, trees of `ArraySpec`; None if it can."""
 
 
 @final
@@ -130,7 +141,9 @@ class Batch:
         if pad is not False and max_length is None and bucket_by is None:
             raise PlanError("batch(pad=...) needs max_length=, the longest that a sample may be, or bucket_by=.")
         if bucket_by is not None and last == "wrap":
-            raise PlanError('batch(bucket_by=) sorts within a pass, and can\'t join two. Use last="keep" or "drop".')
+            raise PlanError(
+                'batch(bucket_by=) sorts within a pass, and can\'t join two. Use last="keep", "drop" or "pad".'
+            )
         if not isinstance(pad, (bool, str, list, tuple)):
             raise PlanError(f'batch(pad={pad!r}) must be True, or the parts by key or place: ["tokens"] or [0].')
         parts = pad if isinstance(pad, bool) else (pad,) if isinstance(pad, str) else tuple(pad)

@@ -13,7 +13,7 @@ from fitstream.budget import SHARE_OF_PROCESSES, Fitted, Needs
 from fitstream.chain import Recipe
 from fitstream.errors import PlanError
 from fitstream.machine import available_cores, available_memory_bytes, is_opening, why_no_processes
-from fitstream.operations import Batch, Operation, finishes_of
+from fitstream.operations import Batch, MapBatch, Operation, ToldBefore, finishes_of
 from fitstream.padding import lengthened, lengths_spec, padded_leaves
 from fitstream.plan import Plan
 from fitstream.policy import DEFAULT, Policy
@@ -108,7 +108,7 @@ def make_plan(
         large_bytes=fitted.large_bytes, queue_bytes=needs.queue_bytes(fitted.lane_count, fitted.process_count),
         process_bytes=needs.process_bytes(fitted.lane_count, fitted.process_count), area_bytes=needs.area_bytes,
         room_count=needs.room_count(fitted.lane_count, fitted.process_count), index_bytes=needs.index_bytes,
-        budget_bytes=budget, needs=needs, policy=policy, finishes=finishes_of(operations), padded=padded,
+        budget_bytes=budget, needs=needs, policy=policy, finishes=_finishes(operations, first), padded=padded,
     )
     # fmt: on
 
@@ -162,6 +162,19 @@ def make_free_plan(
     # fmt: on
     plan.check_ring()
     return plan
+
+
+def _finishes(operations: Sequence[Operation], first: Probe) -> tuple[tuple[int, MapBatch], ...]:
+    """Functions over batches, of which none says that it can't work on these samples."""
+    tree = first.structure.build(first.specs)
+    finishes = finishes_of(operations)
+    for _, stage in finishes:
+        fn: Any = stage.fn
+        if isinstance(fn, ToldBefore):
+            why = fn.unfit(*(tree if isinstance(tree, tuple) else (tree,)))
+            if why is not None:
+                raise PlanError(f"{stage.name} can't work on batches of {tree!r}: {why}.")
+    return finishes
 
 
 def _budget(memory: int | str) -> int:

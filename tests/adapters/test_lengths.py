@@ -58,6 +58,14 @@ def test_predictions_come_in_order_whatever_the_lengths() -> None:
     np.testing.assert_allclose(found[:3], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_mask_of_places_for_a_label_a_sample_is_refused_before_training() -> None:
+    batched = fs.from_sequence(samples(tagged=False)).batch(4, pad=[0], bucket_by=LENGTHS, mask=True)
+    with pytest.raises(fs.PlanError, match=r"weighs each place.*int32\(\?\), one a sample.*mask_zero=True"):
+        fs.fit(model(tagged=False, built=True), batched, workers=1, verbose=0)
+    with batched.loader(workers=1) as loader, pytest.raises(fs.PlanError, match="weighs each place"):
+        loader.keras()
+
+
 def test_predictions_in_the_order_of_buckets_are_warned_of() -> None:
     tokens = [(each,) for each, _ in samples(tagged=False)]
     batched = fs.from_sequence(tokens).batch(4, pad=True, bucket_by=len)

@@ -154,6 +154,47 @@ def test_it_goes_on_from_a_state(tmp_path: Path) -> None:
             loader.load_state_dict(state)
 
 
+def test_a_state_is_of_the_same_dataset_in_another_process(tmp_path: Path) -> None:
+    code = """if True:
+        import json, sys
+        import fitstream as fs
+        loader = fs.from_parquet(sys.argv[1], "index", "photo", "kind", classes=["cat", "dog", "eel"]).map(
+            lambda index, photo, kind: (index, kind)).batch(100).loader(memory="64 MB", workers=0)
+        json.loads(sys.argv[2]) and loader.load_state_dict(json.loads(sys.argv[2]))
+        print(next(iter(loader))[0][0], json.dumps(loader.state_dict()), sep="\\n")
+    """
+    written(tmp_path)
+    state = "{}"
+    for first in ("0", "100"):
+        command = [sys.executable, "-c", code, str(tmp_path / "t.parquet"), state]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found, state = done.stdout.splitlines()
+        assert found == first
+
+
+def test_pandas_is_not_imported_to_read(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        import fitstream as fs
+        ds = fs.from_parquet(sys.argv[1], "index", "flag", "list", "ragged", "holes")
+        source = ds._source.open()
+        assert source.read(1, None)[4] == 1
+        assert "pandas" not in sys.modules
+    """
+    path = written(tmp_path, holes=[None if n % 3 == 0 else float(n) for n in range(ROWS)])
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_pieces_of_arrow_arrays_are_their_own_part(tmp_path: Path) -> None:
+    table = parquet.read_table(written(tmp_path), columns=["index", "x", "flag", "fixed", "list", "ragged"])
+    ds = fs.from_sequence(table.slice(501, 300))
+    row = ds[5]
+    assert (row["index"], row["x"], row["flag"]) == (506, 506 % 7, True)
+    assert (row["fixed"].tolist(), row["list"].tolist(), row["ragged"].tolist()) == ([506] * 3, [506, 506.5], [0, 1])
+
+
 # What is wrong.
 
 
@@ -305,6 +346,12 @@ def test_labels_are_looked_up_only_where_the_last_column_is_one_number_a_row(tmp
     for last in ("photo", "list"):
         with pytest.raises(fs.PlanError, match="known"):
             fs.from_parquet(path, "index", last).split(0.5, stratify=True)
+
+
+def test_a_label_that_is_no_class_is_told_with_file_and_column_when_classes_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(fs.SourceError, match=r"the label 'eel' is not in classes") as caught:
+        fs.from_parquet(written(tmp_path), "index", "kind", classes=["cat", "dog"]).sample(10, balance=True)
+    assert (caught.value.file, caught.value.column) == (str(tmp_path / "t.parquet"), "kind")
 
 
 # Arrow tables.

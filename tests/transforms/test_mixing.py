@@ -76,3 +76,18 @@ def test_alpha_must_be_positive(alpha: Any) -> None:
         MixUp(alpha)
     with pytest.raises(fs.PlanError, match="alpha"):
         CutMix(alpha)
+
+
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [
+        ((np.zeros((8, 4, 4, 3), np.uint8), np.arange(8)), r"map_batch\(MixUp\).*labels of dtype int64.*one-hot"),
+        ((np.zeros((8, 4), np.float32), np.zeros((8, 2), np.float32)), "images must be uint8 or floats of shape"),
+        ((np.zeros((8, 4, 4), np.int32), np.zeros((8, 2), np.float32)), "not int32 with 3 axes"),
+        (np.zeros((8, 4, 4), np.uint8), "tuples that begin with one array of images and one of labels"),
+    ],
+)
+def test_samples_that_cannot_be_mixed_are_refused_when_the_plan_is_made(samples: Any, told: str) -> None:
+    dataset = fs.from_arrays(samples).batch(4).map_batch(MixUp())
+    with pytest.raises(fs.PlanError, match=told):
+        dataset.plan(memory="1 MB")

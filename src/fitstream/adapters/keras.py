@@ -41,6 +41,7 @@ except ImportError as error:
 from fitstream.adapters.class_weights import map_tree
 from fitstream.errors import FitstreamError, LoaderClosed, PlanError
 from fitstream.loader import Loader, Stream
+from fitstream.spec import ArraySpec
 
 __all__ = ["KEPT", "KerasDataset", "check_batch", "keras", "next_pass", "runs_once", "too_short"]
 
@@ -244,13 +245,25 @@ def check_batch(spec: Any) -> None:
     """Refuse batches that Keras can't take.
 
     Raises:
-        PlanError: If a batch is a tuple of more than `(x, y, sample_weight)`.
+        PlanError: If a batch is a tuple of more than `(x, y, sample_weight)`, or a mask of places weighs targets that
+            have none.
     """
     if isinstance(spec, tuple) and not 1 <= len(spec) <= 3:
         raise PlanError(
             f"a batch has {len(spec)} parts, but Keras takes x, (x, y) or (x, y, sample_weight). "
             "Use .map(lambda *parts: ((parts[0], parts[1]), parts[2])) or dicts to join several inputs into one part."
         )
+    if isinstance(spec, tuple) and len(spec) == 3 and all(isinstance(part, ArraySpec) for part in spec[1:]):
+        if _varies(spec[2]) and not _varies(spec[1]):
+            raise PlanError(
+                f"batch(mask=True) weighs each place of a sequence, {spec[2]!r}, but targets are {spec[1]!r}, one a "
+                "sample. Leave mask=True out, and hide padding in the model: Embedding(..., mask_zero=True)."
+            )
+
+
+def _varies(spec: ArraySpec) -> bool:
+    """Whether batches differ in length along the second axis."""
+    return len(spec.shape) > 1 and spec.shape[1] is None
 
 
 def _is_generator(frame: FrameType) -> bool:

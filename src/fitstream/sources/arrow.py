@@ -101,6 +101,21 @@ class Classes:
         return np.int64(place)
 
 
+def _numbers(array: Any) -> npt.NDArray[Any]:
+    """The numbers of a pyarrow Array; what is at a null means nothing.
+
+    pyarrow's `to_numpy` imports pandas: 30 MB in each worker process, and half a second before the first row.
+    """
+    data, end = array.buffers()[1], array.offset + len(array)
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    if data is None:
+        return np.empty(0, dtype)
+    if dtype == np.bool_:
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little", count=end)
+        return bits[array.offset :].view(np.bool_)
+    return np.frombuffer(data, dtype, end)[array.offset :]
+
+
 @final
 class ArrowColumn:
     """One column of one piece of a table.
@@ -123,7 +138,7 @@ class ArrowColumn:
             array = array.field("bytes")
         self.nbytes: int = column.nbytes
         self._kind, self._classes = kind, classes
-        self._missing = np.asarray(array.is_null()) if array.null_count else None
+        self._missing = _numbers(array.is_null()) if array.null_count else None
         self._array = array
         self._levels: list[npt.NDArray[np.int64]] = []
         self._values: npt.NDArray[Any] | None = None
@@ -136,7 +151,7 @@ class ArrowColumn:
             if str(array.type).startswith("fixed_size_list<"):
                 edges = (np.arange(len(array) + 1) + array.offset) * array.type.list_size
             else:
-                edges = np.asarray(array.offsets, np.int64)
+                edges = np.asarray(_numbers(array.offsets), np.int64)
             if not len(edges):
                 edges = np.zeros(1, np.int64)
             inner = array.values
@@ -144,12 +159,14 @@ class ArrowColumn:
             shape.append(int(lengths[0]) if len(lengths) == 1 else -1)
             self._levels.append(edges - edges[0])
             array = inner.slice(int(edges[0]), int(edges[-1] - edges[0]))
+        values = _numbers(array).astype(dtype, copy=False)
         if array.null_count:
-            self._miss_inner(np.asarray(array.is_null()))
-            array = array.fill_null(False if dtype.kind == "b" else 0)
-        self._values = np.asarray(array.to_numpy(zero_copy_only=False)).astype(dtype, copy=False)
+            missing = _numbers(array.is_null())
+            self._miss_inner(missing)
+            values = np.where(missing, np.zeros((), dtype), values)
+        self._values = values
         if -1 not in shape and len(shape) > 1:
-            self._values, self._levels = self._values.reshape(shape), []
+            self._values, self._levels = values.reshape(shape), []
 
     def _miss_inner(self, missing: npt.NDArray[np.bool_]) -> None:
         """Count a row in whose lists a null is as missing."""

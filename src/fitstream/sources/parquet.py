@@ -271,7 +271,11 @@ class _ParquetReader(Reader):
     def column(self, block: int, place: int, count: int) -> npt.NDArray[Any]:
         """All rows of one column of a block."""
         places = map(self._groups.get(block).columns, range(count))
-        return np.array([columns[place].row(row) for columns, row in places])
+        try:
+            return np.array([columns[place].row(row) for columns, row in places])
+        except SourceError as error:
+            path = self._source.parts[self._source.places[block][0]].path
+            raise SourceError(str(error), file=path, column=self._names[place]) from None
 
     def read(self, index: int, arena: Arena) -> Any:
         block = self._source.block(index)

@@ -208,10 +208,9 @@ class WindowSource(Source):
         return self.rows.block_bytes + (8 * self.length if isinstance(self.rows, CharacterFile) else 0)
 
     def path(self, index: int) -> str | None:
-        """The text file, and the character in it."""
-        if not isinstance(self.rows, CharacterFile):
-            return self.rows.path(index)
-        return f"{self.rows.shown}, character {index * self.stride}"
+        """The file, and where in it the window begins."""
+        file, unit = (self.rows.shown, "character") if isinstance(self.rows, CharacterFile) else (self.rows.file, "row")
+        return None if file is None else f"{file}, {unit} {index * self.stride}"
 
     def fingerprint_parts(self) -> dict[str, Any]:
         options = self.length, self.stride, self.target, self.one_hot, self.class_count

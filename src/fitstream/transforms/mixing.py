@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from fitstream.errors import PlanError
+from fitstream.spec import ArraySpec
 from fitstream.transforms.augment import Array
 
 __all__ = ["CutMix", "MixUp"]
@@ -49,6 +50,10 @@ class MixUp:
         _blend(images, cycle, share)
         _blend(labels, cycle, share)
 
+    def unfit(self, *parts: Any) -> str | None:
+        """As `operations.ToldBefore` says."""
+        return _unfit(parts)
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,10 @@ class CutMix:
         _paste(box, cycle)
         _blend(labels, cycle, 1 - (bottom - top) * (right - left) / (height * width))
 
+    def unfit(self, *parts: Any) -> str | None:
+        """As `operations.ToldBefore` says."""
+        return _unfit(parts)
+
 
 def _blend(rows: Array, cycle: list[int], share: float) -> None:
     """Give each row `share` of itself and the rest of its neighbour before it in the cycle."""
@@ -103,16 +112,31 @@ def _check(images: Array, labels: Array) -> None:
             raise TypeError(f"{name} must be one array, not {type(rows).__name__}: call it in a function that picks it")
         if rows.size and rows.ndim and not np.may_share_memory(rows.reshape(len(rows), -1), rows):
             raise TypeError(f"{name} can't be mixed in place in this order of axes: mix before they are transposed")
-    if labels.dtype not in (np.float32, np.float64) or not labels.ndim:
-        raise TypeError(
-            f'labels of dtype {labels.dtype} can\'t be mixed: make them one-hot, by label_mode="categorical" or a map '
+    if why := _refused(images.dtype, images.ndim, labels.dtype, labels.ndim):
+        raise TypeError(why)
+    if len(images) != len(labels):
+        raise TypeError(f"images and labels must be as many, not {len(images)} and {len(labels)}")
+
+
+def _unfit(parts: tuple[Any, ...]) -> str | None:
+    """Why samples of such parts, each an `ArraySpec` or a tree of them, can't be mixed; None if they can."""
+    if len(parts) < 2 or not all(isinstance(part, ArraySpec) for part in parts[:2]):
+        return "samples must be tuples that begin with one array of images and one of labels, or call it in a function"
+    images, labels = parts[:2]
+    return _refused(images.dtype, len(images.shape) + 1, labels.dtype, len(labels.shape) + 1)
+
+
+def _refused(dtype: np.dtype[Any], axis_count: int, label_dtype: np.dtype[Any], label_axis_count: int) -> str | None:
+    if label_dtype not in (np.float32, np.float64) or not label_axis_count:
+        return (
+            f'labels of dtype {label_dtype} can\'t be mixed: make them one-hot, by label_mode="categorical" or a map '
             "such as lambda x, y: (x, np.eye(10, dtype=np.float32)[y])"
         )
-    if images.dtype not in (np.uint8, np.float32, np.float64) or images.ndim < 3 or len(images) != len(labels):
-        raise TypeError(
-            f"images must be uint8 or floats of shape (batch, height, width, ...), not {images.dtype} {images.shape}, "
-            f"and as many as labels, {len(labels)}"
+    if dtype not in (np.uint8, np.float32, np.float64) or axis_count < 3:
+        return (
+            f"images must be uint8 or floats of shape (batch, height, width, ...), not {dtype} with {axis_count} axes"
         )
+    return None
 
 
 def _check_alpha(alpha: Any) -> None:
