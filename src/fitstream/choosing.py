@@ -75,7 +75,8 @@ def split(
         if not 0 < first < count:
             raise PlanError(
                 f"split({fraction}, stratify=True) leaves one side empty: {count} samples have "
-                f"{len(strata.starts) - 1} labels. Labels are the second array, or the last of columns or parts: name them in that order."
+                f"{len(strata.starts) - 1} labels. Labels are the second array, or the last of columns or parts: name "
+                "them in that order."
             )
         return Split(0, first, seed, sides[0]), Split(first, count - first, seed, sides[1])
     first = min(count - 1, max(1, round(count * fraction)))

@@ -253,12 +253,13 @@ def check_batch(spec: Any) -> None:
             f"a batch has {len(spec)} parts, but Keras takes x, (x, y) or (x, y, sample_weight). "
             "Use .map(lambda *parts: ((parts[0], parts[1]), parts[2])) or dicts to join several inputs into one part."
         )
-    if isinstance(spec, tuple) and len(spec) == 3 and all(isinstance(part, ArraySpec) for part in spec[1:]):
-        if _varies(spec[2]) and not _varies(spec[1]):
-            raise PlanError(
-                f"batch(mask=True) weighs each place of a sequence, {spec[2]!r}, but targets are {spec[1]!r}, one a "
-                "sample. Leave mask=True out, and hide padding in the model: Embedding(..., mask_zero=True)."
-            )
+    parts = spec[1:] if isinstance(spec, tuple) else ()
+    arrays = len(parts) == 2 and all(isinstance(part, ArraySpec) for part in parts)
+    if arrays and _varies(parts[1]) and not _varies(parts[0]):
+        raise PlanError(
+            f"batch(mask=True) weighs each place of a sequence, {parts[1]!r}, but targets are {parts[0]!r}, one "
+            "a sample. Leave mask=True out, and hide padding in the model: Embedding(..., mask_zero=True)."
+        )
 
 
 def _varies(spec: ArraySpec) -> bool:
