@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
 PYTEST := $(PY) -m pytest --quiet
 # Two or more files of tests at a time. What measures, or ends programs at random, has the machine to itself.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 # An interpreter of one's own: make test PYTHON=python3.13 (after make clean)
 PYTHON ?= python3
 BACKENDS ?= tensorflow torch jax

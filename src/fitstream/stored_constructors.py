@@ -66,7 +66,7 @@ def from_parquet(
 
 def from_webdataset(
     paths: Paths,
-    *parts: str,
+    *parts: str | tuple[str, ...],
     classes: Sequence[str] | None = None,
     allow_nan: bool = False,
     image_size: ImageSize = None,
@@ -83,10 +83,10 @@ def from_webdataset(
     is extracted or unpickled; the tars must not be packed.
 
     Args:
-        paths: One tar, a pattern such as "train-*.tar", or a list of both.
+        paths: One tar, a pattern such as "train-*.tar" or "train-{000..012}.tar", or a list of them.
         parts: Endings of the parts, with alternatives: "jpg;jpeg;png", "cls". One gives samples that are it, several
-            give tuples. A first part that is a picture is decoded; "cls", "id" and "index" are whole numbers, int64;
-            "npy" is an array, "json" what it says; other parts are given to `map` as bytes.
+            (or a tuple of them) give tuples. A first part that is a picture is decoded; "cls", "id" and "index" are
+            whole numbers, int64; "npy" is an array, "json" what it says; other parts are given to `map` as bytes.
         classes: Names of the classes that the last part holds, as text or as indices, in label order.
         allow_nan: As in `from_arrays`, of "npy" and "json".
         image_size: As in `from_folder`, like all that follow.

@@ -185,6 +185,31 @@ def test_ctrl_c_while_workers_start_leaves_none(tmp_path: Path) -> None:
     assert out == "[] []\n"
 
 
+def test_a_close_while_workers_are_tried_leaves_none(tmp_path: Path) -> None:
+    (tmp_path / "slowly.py").write_text(
+        "import os, time\nfrom pathlib import Path\n"
+        "if os.getpid() != int(os.environ['MAIN']):\n    Path(os.environ['SIGN']).touch()\n    time.sleep(60)\n"
+        "def busy(x):\n"
+        "    end_s = time.perf_counter() + 0.004\n"
+        "    while time.perf_counter() < end_s: pass\n"
+        "    return x\n"
+    )
+    out = run(
+        """
+        import fitstream.engine.tuner
+        fitstream.engine.tuner._WINDOW_S = 0.1
+        os.environ.update(MAIN=str(os.getpid()), SIGN=sys.argv[1] + "/sign")
+        sys.path.insert(0, sys.argv[1])
+        import slowly
+        with fs.from_arrays(np.arange(64)).map(slowly.busy).batch(8).loader("600 MB", workers=2) as loader:
+            while not os.path.exists(os.environ["SIGN"]): list(loader)
+        print(children(), [t.name for t in threading.enumerate() if t.name.startswith("fitstream")])
+        """,
+        str(tmp_path),
+    )
+    assert out == "[] []\n"
+
+
 # Errors.
 
 

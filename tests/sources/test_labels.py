@@ -311,3 +311,13 @@ def test_classes_without_an_order_of_their_own_are_refused(classes, told):
 def test_classes_may_be_anything_that_can_be_gone_through_once():
     assert check_labelling("int", (name for name in ("b", "a"))) == ["b", "a"]
     assert check_labelling("categorical", range(3)) == ["0", "1", "2"]
+
+
+def test_a_number_that_is_no_class_is_not_taken_for_a_name_that_is_like_it():
+    encoder = ClassEncoder(
+        "label", "int", [str(number) for number in range(61)], lambda row, column, told: SourceError(told)
+    )
+    encoder.extend([[0, 61]])
+    with pytest.raises(SourceError) as caught:
+        encoder.finish()
+    assert "Did you mean" not in str(caught.value)

@@ -99,13 +99,11 @@ def test_an_epoch_gives_each_row_once_whatever_the_lanes(within: Any, options: d
 
 
 def test_shuffling_by_chunk_decodes_each_group_once_in_a_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fitstream.sources import parquet as ours
+    from fitstream.sources.parquet_files import OpenedFile
 
     read: list[int] = []
-    real = ours._Opened.pieces
-    monkeypatch.setattr(
-        ours._Opened, "pieces", lambda self, group, names: read.append(group) or real(self, group, names)
-    )
+    real = OpenedFile.pieces
+    monkeypatch.setattr(OpenedFile, "pieces", lambda self, group, names: read.append(group) or real(self, group, names))
     ds = fs.from_parquet(written(tmp_path, 50), "index").shuffle(1, within="chunks", window_blocks=4).batch(16)
     with ds.loader(memory="64 MB", workers=0) as loader:
         read.clear()
@@ -130,6 +128,15 @@ def test_decoding_a_row_group_takes_little_more_than_what_is_kept_of_it(tmp_path
         [sys.executable, "-c", code, str(tmp_path / "x.parquet")], capture_output=True, text=True, check=True
     )
     assert int(done.stdout.split()[0]) < 1.5 * 20_000 * 256 * 4
+
+
+def test_a_window_of_more_row_groups_than_there_are_costs_no_more(tmp_path: Path) -> None:
+    ds = fs.from_parquet(written(tmp_path, 500), "list")
+    needed = [
+        ds.shuffle(0, within="chunks", window_blocks=count).batch(8).plan(memory="500 MB", workers=1).projected_bytes
+        for count in (1, 2, 500)
+    ]
+    assert needed[0] < needed[1] == needed[2]
 
 
 def test_it_goes_on_from_a_state(tmp_path: Path) -> None:
@@ -277,6 +284,30 @@ def test_names_of_classes_that_repeat_are_held_once(tmp_path: Path) -> None:
             assert (label == index % 38).all()
 
 
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [
+        (1.7, r"column 'label': the label 1\.7 is not in classes \('a', 'b'\)"),
+        (np.nan, r"column 'label': the label nan is not in classes"),
+        (2.0, r"the label 2\.0 is not in classes"),
+        (-1, "the label -1 is not in classes"),
+    ],
+)
+def test_a_number_that_is_no_index_of_a_class_is_refused(label: Any, told: str, tmp_path: Path) -> None:
+    path = written(tmp_path, label=[label if n == 9 else type(label)(n % 2) for n in range(ROWS)])
+    ds = fs.from_parquet(path, "index", "label", classes=["a", "b"])
+    assert [ds[n][1] for n in range(4)] == [0, 1, 0, 1]
+    with pytest.raises(fs.SampleError, match=told):
+        ds[9]
+
+
+@pytest.mark.parametrize("column", ["list", "photo"])
+def test_classes_are_for_one_name_or_index_a_row(column: str, tmp_path: Path) -> None:
+    with pytest.raises(fs.SourceError, match=r"classes= names what the last column holds") as caught:
+        fs.from_parquet(written(tmp_path), "index", column, classes=["a", "b"])
+    assert caught.value.column == column
+
+
 def test_columns_inside_others_have_a_dotted_path(tmp_path: Path) -> None:
     boxes = [None if n == 5 else {"left": n, "size": {"both": [n, 2.0]}} for n in range(ROWS)]
     path = written(tmp_path, box=boxes)
@@ -298,8 +329,15 @@ def test_a_pattern_means_its_files_in_their_order(tmp_path: Path) -> None:
     assert [ds[0], ds[ROWS], ds[3 * ROWS - 1]] == [0, ROWS, 3 * ROWS - 1]
     with pytest.raises(fs.SourceError, match="no file matches"):
         fs.from_parquet(tmp_path / "none-*.parquet", "index")
-    with pytest.raises(fs.SourceError, match=r"braces aren't expanded. Use a pattern such as '.*part-\*'"):
-        fs.from_parquet(tmp_path / "part-{0..2}.parquet", "index")
+    for part in (9, 11):
+        written(tmp_path, name=f"1-{part:03d}.parquet", first=part * ROWS)
+    with pytest.raises(fs.SourceError, match=r"1-010\.parquet: the file does not exist"):
+        fs.from_parquet(tmp_path / "1-{009..011}.parquet", "index")
+    written(tmp_path, name="1-010.parquet", first=0)
+    ds = fs.from_parquet(tmp_path / "1-{009..011}.parquet", "index")
+    assert [ds[0], ds[ROWS], ds[2 * ROWS]] == [9 * ROWS, 0, 11 * ROWS]
+    with pytest.raises(fs.SourceError, match=r"\{5\.\.2\} must rise"):
+        fs.from_parquet("part-{5..2}.parquet", "index")
 
 
 def test_labels_are_looked_up_only_where_the_last_column_is_one_number_a_row(tmp_path: Path) -> None:

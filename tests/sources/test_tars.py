@@ -59,6 +59,7 @@ def test_parts_are_chosen_by_ending(tmp_path: Path) -> None:
     assert len(ds) == COUNT
     image, label, vector = ds[123]
     assert (image.shape, image[0, 0, 0], label, vector.tolist()) == ((4, 4, 3), 123, 4, [123] * 3)
+    assert fs.from_webdataset(tmp_path / "a.tar", ("png", "cls"), image_size=4)[123][1] == 4
     assert fs.from_webdataset(tmp_path / "a.tar", "txt").map(lambda text: np.int64(text.split()[1]))[5] == 5
 
 

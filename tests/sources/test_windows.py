@@ -263,4 +263,17 @@ def test_a_window_of_an_array_file_that_holds_nan_is_told_with_the_file_and_its_
     with ds.loader(memory="1 MB", workers=0) as loader, pytest.raises(fs.SampleError) as caught:
         list(loader)
     assert str(caught.value).startswith(f"Sample 5 ({tmp_path}/series.npy, row 40) failed in read")
-    assert "nan at [10, 1]" in str(caught.value) or "holds nan" in str(caught.value)
+    assert "array[1] holds nan at [1]" in str(caught.value)
+
+
+def test_nan_in_a_time_series_is_found_in_the_first_pass(tmp_path: Path) -> None:
+    series = np.arange(100, dtype=np.float32)
+    series[50] = np.nan
+    np.savez(tmp_path / "s.npz", x=series, y=series[:9])
+    for options in ({"workers": 0}, {"workers": 1, "processes": 1}):
+        ds = fs.from_windows(f"{tmp_path}/s.npz/x", 10).batch(8)
+        with pytest.raises(fs.SampleError, match=r"Sample 40 \(.*s\.npz, row 40\) .*array\[1\] holds nan"):
+            list(ds.loader(memory="128 MB", **options))
+    assert len(list(fs.from_windows(series, 10, allow_nan=True).batch(8).loader())) == 12
+    with pytest.raises(fs.SourceError, match="holds 2 arrays; windows go over one"):
+        fs.from_windows(tmp_path / "s.npz", 10)

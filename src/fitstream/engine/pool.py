@@ -58,6 +58,7 @@ class Pool:
         plan: What will be run; slots and scratch are told later, by `attach`.
         lane_counts: Lanes of each process.
         emit: Called with each event, in the pool's thread.
+        ready: Set when all are ready, or by another thread that wants them no more.
     Raises:
         PlanError: If the source or a function can't be sent, or can't be opened in a worker.
 
@@ -75,6 +76,7 @@ class Pool:
         plan: Plan,
         lane_counts: Sequence[int],
         emit: Callable[[Event], None],
+        ready: threading.Event | None = None,
     ) -> None:
         self.lane_counts = list(lane_counts)
         self._plan = plan
@@ -92,7 +94,7 @@ class Pool:
         self._shares = list(lane_counts)
         self._stop_s = _STOP_S
         self._failure: BaseException | None = None
-        self._ready = threading.Event()
+        self._ready = ready or threading.Event()
         self._usage = Usage()
         self._past_tally = Tally()
         self.wall_ns = self.reserved_bytes = self.lost_count = 0

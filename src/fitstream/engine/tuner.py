@@ -116,6 +116,8 @@ class Tuner:
         self._why = ""
         self._phase = "watching"
         self._starter: threading.Thread | None = None
+        #: Set when workers that are started are ready, and when nobody waits for them any more.
+        self._ready = threading.Event()
         self._closed = False
         # Held while lanes move, so that nothing moves once it is closed.
         self._lock = threading.RLock()
@@ -214,7 +216,7 @@ class Tuner:
         timer.name = "fitstream-timer"
         timer.start()
         try:
-            found = Pool(plan, split_lanes(plan.lane_count, plan.process_count), self._emit)
+            found = Pool(plan, split_lanes(plan.lane_count, plan.process_count), self._emit, ready=self._ready)
         except BaseException as error:  # noqa: BLE001  then it is threads; and says why
             found = error
         finally:
@@ -228,7 +230,7 @@ class Tuner:
                     self._on_crash(error)
                 return
         if isinstance(found, Pool):
-            found.close()
+            found.close(patient=False)  # they have done nothing yet, and may be in long imports
 
     def _let_work(self, count: int) -> None:
         """Let so many lanes work while workers start."""
@@ -316,5 +318,6 @@ class Tuner:
         with self._lock:
             self._closed = True
             self._may_move = self._may_change = False
+        self._ready.set()
         if self._starter is not None and self._starter is not threading.current_thread():
             self._starter.join(5 if patient else 0.1)

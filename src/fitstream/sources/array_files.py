@@ -23,7 +23,7 @@ from fitstream.errors import SourceError
 from fitstream.sources.labels import few
 from fitstream.spec import Structure, format_bytes
 
-__all__ = ["npy_in", "with_files_mapped"]
+__all__ = ["is_in_npz", "npy_in", "with_files_mapped"]
 
 _ADVICE = dict.fromkeys((".h5", ".hdf5", ".he5", ".mat"), "Use from_hdf5 for it.") | {
     ".zarr": 'Open it: from_arrays(zarr.open_array(path, mode="r")).',
@@ -77,6 +77,12 @@ def _opened(path: str) -> Any:
         raise SourceError(f"the file does not exist. Relative paths start at {os.getcwd()!r}.", file=path) from None
     except (OSError, ValueError) as error:
         raise SourceError(f"the file can't be read: {error}.", file=path) from None
+
+
+def is_in_npz(path: str) -> bool:
+    """Whether a path names an array of a `.npz` file that is there, as "data.npz/x" does."""
+    file, member = _divided(path)
+    return member is not None and os.path.isfile(file)
 
 
 def _divided(path: str) -> tuple[str, str | None]:

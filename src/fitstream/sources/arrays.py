@@ -58,9 +58,8 @@ class ArraySource(Source):
         lengths = {array.shape[0] for array in self.arrays}
         if len(lengths) > 1:
             told = ", ".join(f"{name}: {a.shape[0]:,}" for name, a in zip(self.part_names, self.arrays, strict=True))
-            advice = (
-                ' To take some of an .npz file, name each: "data.npz/x".' if (self.file or "").endswith("npz") else ""
-            )
+            is_npz = self.file is not None and self.file.endswith(".npz")
+            advice = ' To take some of an .npz file, name each: "data.npz/x".' if is_npz else ""
             raise SourceError(
                 f"arrays of one dataset need first axes of one length, but these differ ({told}).{advice}",
                 file=self.file,
@@ -103,11 +102,9 @@ class ArraySource(Source):
     def _block_rows(self) -> int | None:
         """Of the array whose rows are largest, of those that are stored in blocks."""
         stored = [array for array in self.arrays if isinstance(array, StoredArray) and array.block_rows]
-        return (
-            max(stored, key=lambda array: math.prod(array.shape[1:]) * array.dtype.itemsize).block_rows
-            if stored
-            else None
-        )
+        if not stored:
+            return None
+        return max(stored, key=lambda array: math.prod(array.shape[1:]) * array.dtype.itemsize).block_rows
 
     def keeping(self, block_count: int) -> ArraySource:
         kept = copy.copy(self)

@@ -90,9 +90,10 @@ class Classes:
         Raises:
             SourceError: If it is neither.
         """
-        place = self._places.get(value) if isinstance(value, str) else int(value)
+        value = value.item() if isinstance(value, np.generic) else value
+        place = self._places.get(value) if isinstance(value, str) else int(value) if value % 1 == 0 else None
         if place is None or not 0 <= place < len(self.names):
-            told = brief(value if isinstance(value, str) else int(value))
+            told = brief(value)
             raise SourceError(
                 f"the label {told} is not in classes ({few(self.names)}), whose indices are 0 to "
                 f"{len(self.names) - 1}. Correct it, or add it to classes=."

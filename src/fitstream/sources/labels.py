@@ -191,7 +191,7 @@ class ClassEncoder(Encoder):
             elif not by_name and isinstance(number, int) and 0 <= number < len(names):
                 indices.append(number)
             else:
-                close = difflib.get_close_matches(str(key)[:_SHOWN_CHARACTERS], names, 1)
+                close = [] if number is not None else difflib.get_close_matches(str(key)[:_SHOWN_CHARACTERS], names, 1)
                 hint = f" Did you mean {close[0]!r}?" if close else ""
                 raise self._error_at(
                     code,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -13,9 +14,26 @@ from fitstream.sources.labels import Blame, Encoder, Labels, Values, brief
 __all__ = ["ListEncoder", "holds_lists"]
 
 
-def holds_lists(values: Values) -> bool:
-    """Whether the first value of a column is a list."""
-    return len(values) > 0 and isinstance(values[0], (list, tuple, np.ndarray))
+def holds_lists(values: Values, *, named: bool) -> bool:
+    """Whether the first value of a column is a list, or the JSON text of two numbers or more.
+
+    Args:
+        named: Classes are named, so that text is names.
+    """
+    first = _listed(values[0]) if len(values) else None
+    if not isinstance(first, (list, tuple, np.ndarray)):
+        return False
+    return not isinstance(values[0], str) or (not named and len(first) > 1 and all(map(_is_number, first)))
+
+
+def _listed(value: Any) -> Any:
+    """A value, of JSON text of a list the list."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            pass
+    return value
 
 
 @final
@@ -36,7 +54,7 @@ class ListEncoder(Encoder):
         self._width = 0
 
     def extend(self, columns: Sequence[Values]) -> None:
-        values = columns[0]
+        values = [_listed(value) for value in columns[0]]
         self._width = self._width or len(values[0])
         try:
             rows = [np.asarray(value) for value in values]

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import bisect
 import copy
-import hashlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -26,23 +24,13 @@ from fitstream.sources.arrow import ArrowColumn, Classes, column_of, kind_of, ty
 from fitstream.sources.base import Reader, Source
 from fitstream.sources.blocks import KeptBlocks, by_block
 from fitstream.sources.labels import few
+from fitstream.sources.parquet_files import OpenedFile, Part, decoded_bytes, described, let_go, load, mark
 from fitstream.spec import Structure, format_bytes
 
 __all__ = ["ParquetSource", "open_parquet"]
 
 #: Files that a lane keeps open, and labels that are read whole when all are asked for.
 _OPEN_FILES, _SMALL_BYTES = 4, 1 << 24
-#: Rows that are decoded together, and what is read of the file at a time.
-_PIECE_ROWS, _BUFFER_BYTES = 1024, 1 << 16
-
-
-class _Part(NamedTuple):
-    """One file: its path, the rows of each row group, what tells its content from another's, and its size and time."""
-
-    path: str
-    group_rows: tuple[int, ...]
-    content: str
-    mark: tuple[int, int]
 
 
 def open_parquet(
@@ -64,7 +52,7 @@ def open_parquet(
     leaves = structure.flatten(tree)
     parts, group_bytes, schema = [], 0, None
     for path in paths:
-        with _Opened(path) as file:
+        with OpenedFile(path) as file:
             if schema is None:
                 schema = file.schema_arrow
                 if not leaves or not all(isinstance(name, str) and name for name in leaves):
@@ -74,8 +62,8 @@ def open_parquet(
                 raise SourceError(
                     f"its columns aren't those of {paths[0]!r}. {_told_names(file.schema_arrow)}", file=path
                 )
-            parts.append(_described(file, path, leaves))
-            sizes = [_group_bytes(file, group, leaves) for group in range(file.num_row_groups)]
+            parts.append(described(file, path, leaves))
+            sizes = [decoded_bytes(file, group, leaves) for group in range(file.num_row_groups)]
             group_bytes = max(group_bytes, *sizes, 0)
     if not sum(map(sum, (part.group_rows for part in parts))):
         raise SourceError("it has no rows, so that there is nothing to feed.", file=paths[0])
@@ -89,56 +77,6 @@ def open_parquet(
         checks_finite=floats and not allow_nan, begins_with_bytes=kinds[0][0] == "bytes",
         has_labels=len(leaves) > 1 and (classes is not None or kinds[-1][::2] == ("numbers", 0)))
     # fmt: on
-
-
-class _Opened:
-    """A Parquet file that is open.
-
-    Args:
-        path: The file.
-        text: Columns of text, of which each value is held once: class names come again and again.
-    """
-
-    def __init__(self, path: str, text: Sequence[str] = ()) -> None:
-        try:
-            import pyarrow as pa
-            from pyarrow import parquet
-        except ImportError:
-            raise SourceError('reading Parquet needs pyarrow: pip install "fitstream[parquet]".', file=path) from None
-        if not os.path.isfile(path):
-            what = "it is no file" if os.path.exists(path) else "the file does not exist"
-            raise SourceError(f"{what}. Relative paths start at {os.getcwd()!r}.", file=path)
-        self.path = path
-        self.errors = (OSError, ValueError, pa.ArrowException)
-        try:
-            options = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}  # else a column of a group is read at once
-            self.file = parquet.ParquetFile(path, read_dictionary=list(text), **options)
-        except self.errors as error:
-            raise SourceError(f"it is not readable as Parquet: {error}", file=path) from None
-
-    def __enter__(self) -> Any:
-        return self.file
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def pieces(self, group: int, names: Sequence[str]) -> Iterator[Any]:
-        """The rows of a group, some at a time: to decode it as one takes three times what is left of it then."""
-        try:
-            yield from self.file.iter_batches(_PIECE_ROWS, row_groups=[group], columns=list(names), use_threads=False)
-        except self.errors as error:
-            raise SourceError(f"its row group {group} can't be read: {error}", file=self.path) from None
-        _let_go()
-
-    def close(self) -> None:
-        self.file.close()
-
-
-def _let_go() -> None:
-    """Give the system back what pyarrow has freed, which it would keep for itself otherwise."""
-    import pyarrow as pa
-
-    pa.default_memory_pool().release_unused()
 
 
 class _Group(NamedTuple):
@@ -158,7 +96,13 @@ def _check_columns(schema: Any, names: Sequence[str], classes: list[str] | None,
         held = type_of(schema, name)
         if held is None:
             raise SourceError(f"there is no column {name!r}. {_told_names(schema)}", file=path, column=name)
-        kind = kind_of(held)[0]
+        kind, _, depth = kind_of(held)
+        if classes is not None and place == len(names) - 1 and (kind == "bytes" or depth):
+            raise SourceError(
+                f"the column holds {held}, but classes= names what the last column holds, one name or index a row.",
+                file=path,
+                column=name,
+            )
         if kind == "text" and (classes is None or place < len(names) - 1):
             raise SourceError(
                 "the column is text, and samples are numbers. Name its values with classes=[...], as the last column; "
@@ -179,41 +123,6 @@ def _told_names(schema: Any) -> str:
     return f"Its {len(schema.names)} columns: {few(schema.names)}."
 
 
-def _described(file: Any, path: str, names: Sequence[str]) -> _Part:
-    groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
-    chunks = [chunk for group in groups for chunk in _chunks(group, names)]
-    told = [(one.path_in_schema, one.total_compressed_size, one.total_uncompressed_size) for one in chunks]
-    # Not their text, which names their place in memory.
-    statistics = [one.statistics.to_dict() if one.is_stats_set else None for one in chunks]
-    content = hashlib.blake2b(repr((told, statistics)).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-    return _Part(os.path.abspath(path), tuple(group.num_rows for group in groups), content, _mark(path))
-
-
-def _mark(path: str) -> tuple[int, int]:
-    """What tells whether a file was written since."""
-    state = os.stat(path)
-    return state.st_size, state.st_mtime_ns
-
-
-def _chunks(group: Any, names: Sequence[str]) -> list[Any]:
-    chunks = [group.column(place) for place in range(group.num_columns)]
-    return [
-        chunk
-        for chunk in chunks
-        if any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in names)
-    ]
-
-
-def _group_bytes(file: Any, group: int, names: Sequence[str]) -> int:
-    """Memory of a decoded row group, as far as the metadata tell."""
-    total = 0
-    for chunk in _chunks(file.metadata.row_group(group), names):
-        width = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 8}.get(chunk.physical_type)
-        # Places of lists and of bytes take up to eight bytes each.
-        total += max(chunk.num_values * (8 + (width or 0)), chunk.total_uncompressed_size + 8 * chunk.num_values)
-    return total
-
-
 @final
 class ParquetSource(Source):
     """Rows of Parquet files.
@@ -232,7 +141,7 @@ class ParquetSource(Source):
 
     def __init__(
         self,
-        parts: Sequence[_Part],
+        parts: Sequence[Part],
         structure: Structure,
         names: Sequence[str],
         group_bytes: int,
@@ -284,7 +193,7 @@ class ParquetSource(Source):
 
     def keeping(self, block_count: int) -> ParquetSource:
         kept = copy.copy(self)
-        kept.kept_blocks = block_count
+        kept.kept_blocks = min(block_count, len(self.places))
         return kept
 
     def path(self, index: int) -> str:
@@ -305,6 +214,8 @@ class ParquetSource(Source):
                 for block in range(len(self.places))
             ]
             return np.concatenate(rows)
+        except SourceError as error:
+            raise SourceError(str(error), file=self.parts[0].path, column=self.names[-1]) from None
         finally:
             read.close()
 
@@ -323,17 +234,16 @@ class ParquetSource(Source):
 @final
 class _ParquetReader(Reader):
     def __init__(self, source: ParquetSource, names: Sequence[str] | None = None) -> None:
-        import pyarrow.parquet  # noqa: F401  here and not at the first row, so that what it takes is measured in time
-
+        load()  # now, so that what it takes is measured before the first row
         self._source = source
         self._names = list(names or source.names)
         self._files = KeptBlocks(self._open, _OPEN_FILES)
         self._groups = KeptBlocks(self._decode, source.kept_blocks)
 
-    def _open(self, number: int) -> _Opened:
+    def _open(self, number: int) -> OpenedFile:
         part = self._source.parts[number]
-        opened = _Opened(part.path, self._source.text)
-        if _mark(part.path) != part.mark:
+        opened = OpenedFile(part.path, self._source.text)
+        if mark(part.path) != part.mark:
             opened.close()
             raise SourceError("it was written anew since it was given. Leave it as it is.", file=part.path)
         return opened
@@ -394,4 +304,4 @@ class _ParquetReader(Reader):
     def close(self) -> None:
         self._groups.clear()
         self._files.clear()
-        _let_go()
+        let_go()

@@ -79,7 +79,7 @@ def read_table(
         paths = _encode(path_values, len(packer), opened, image)
         if guard is not None:
             guard.check(paths, len(packer), opened, image)
-        if len(labels) == 1 and not len(packer) and holds_lists(label_values[0]):
+        if len(labels) == 1 and not len(packer) and holds_lists(label_values[0], named=names is not None):
             _check_vector("a list", label_mode, names)
             encoder = ListEncoder(labels[0], opened.blame)
         if path_to_class is not None:

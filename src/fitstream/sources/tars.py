@@ -35,7 +35,7 @@ _MOST_NUMBER_BYTES = 64
 
 
 def open_tars(
-    paths: Sequence[str], parts: Sequence[str], classes: list[str] | None, *, allow_nan: bool = False
+    paths: Sequence[str], parts: Sequence[Any], classes: list[str] | None, *, allow_nan: bool = False
 ) -> TarSource:
     """Index tars, and choose parts of their samples.
 
@@ -48,6 +48,8 @@ def open_tars(
         PlanError: If no part is named.
         SourceError: If a tar can't be used, or a sample lacks a part.
     """
+    if len(parts) == 1 and isinstance(parts[0], (tuple, list)):
+        parts = parts[0]
     if not parts or not all(isinstance(part, str) and part.strip(";. ") for part in parts):
         raise PlanError(f'from_webdataset needs endings such as "jpg", "cls", not {list(parts)!r}.')
     wanted = [[one.strip().lstrip(".").lower() for one in part.split(";")] for part in parts]

@@ -21,7 +21,7 @@ from fitstream.errors import PlanError, SourceError
 from fitstream.events import Observer
 from fitstream.sampling import Indices
 from fitstream.scratch import Arena
-from fitstream.sources.array_files import with_files_mapped
+from fitstream.sources.array_files import is_in_npz, with_files_mapped
 from fitstream.sources.arrays import ArraySource
 from fitstream.sources.base import Reader, Source
 from fitstream.sources.characters import CharacterFile, encode_text
@@ -67,10 +67,11 @@ def open_windows(
     names: list[str] | None = None
     rows: ArraySource | CharacterFile
     is_path = isinstance(source, os.PathLike) or (isinstance(source, str) and _is_file(source))
-    if is_path and not os.fspath(source).lower().endswith(_ARRAY_FILES):
+    in_archive = isinstance(source, (str, os.PathLike)) and is_in_npz(os.fspath(source))
+    if is_path and not in_archive and not os.fspath(source).lower().endswith(_ARRAY_FILES):
         rows = CharacterFile(os.fspath(source), encoding, alphabet, observers)
         names = rows.alphabet
-    elif isinstance(source, str) and not is_path:
+    elif isinstance(source, str) and not is_path and not in_archive:
         if not source:
             raise SourceError("the text has no characters, so there are no windows.")
         if _FILE_NAME.fullmatch(source):
@@ -111,7 +112,9 @@ def _array_rows(source: Any, allow_nan: bool) -> ArraySource:
         except ValueError as error:
             raise SourceError(f"windows go over one array, and this {type(source).__name__} is none: {error}") from None
     if isinstance(given, dict):
-        raise SourceError(f"it holds {len(given)} arrays; windows go over one. Give one of them.", file=str(source))
+        raise SourceError(
+            f"it holds {len(given)} arrays; windows go over one. Name it behind the file.", file=str(source)
+        )
     if len(given.shape) == 0:
         raise SourceError(
             f"windows go over a text, a file, or an array of at least one axis, and this is a {type(source).__name__}."
@@ -179,6 +182,7 @@ class WindowSource(Source):
             raise SourceError(f"the text{where} has no characters (0 bytes), so there are no windows.")
         _check_length(len(rows), length, target, unit)
         self.unit = unit
+        self.checks_finite = isinstance(rows, ArraySource) and rows.checks_finite
 
     def __len__(self) -> int:
         return (len(self.rows) - self.length - (self.target is not None)) // self.stride + 1
@@ -205,8 +209,10 @@ class WindowSource(Source):
 
     def path(self, index: int) -> str | None:
         """The file, and where in it the window begins."""
-        file, unit = (self.rows.shown, "character") if isinstance(self.rows, CharacterFile) else (self.rows.file, "row")
-        return None if file is None else f"{file}, {unit} {index * self.stride}"
+        if isinstance(self.rows, CharacterFile):
+            return f"{self.rows.shown}, character {index * self.stride}"
+        file = self.rows.path(index)
+        return None if file is None else f"{file}, row {index * self.stride}"
 
     def fingerprint_parts(self) -> dict[str, Any]:
         options = self.length, self.stride, self.target, self.one_hot, self.class_count
