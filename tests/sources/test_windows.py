@@ -255,6 +255,17 @@ def test_an_alphabet_is_single_characters_each_once(alphabet: Any, says: str) ->
         fs.from_windows("abcabc", 2, alphabet=alphabet)
 
 
+def test_a_window_of_an_array_file_that_holds_nan_is_told_with_the_file_and_its_first_row(tmp_path: Path) -> None:
+    series = np.zeros((100, 2), np.float32)
+    series[50, 1] = np.nan
+    np.save(tmp_path / "series.npy", series)
+    ds = fs.from_windows(tmp_path / "series.npy", 10, stride=8).batch(3)
+    with ds.loader(memory="1 MB", workers=0) as loader, pytest.raises(fs.SampleError) as caught:
+        list(loader)
+    assert str(caught.value).startswith(f"Sample 5 ({tmp_path}/series.npy, row 40) failed in read")
+    assert "array[1] holds nan at [1]" in str(caught.value)
+
+
 def test_nan_in_a_time_series_is_found_in_the_first_pass(tmp_path: Path) -> None:
     series = np.arange(100, dtype=np.float32)
     series[50] = np.nan
@@ -266,14 +277,3 @@ def test_nan_in_a_time_series_is_found_in_the_first_pass(tmp_path: Path) -> None
     assert len(list(fs.from_windows(series, 10, allow_nan=True).batch(8).loader())) == 12
     with pytest.raises(fs.SourceError, match="holds 2 arrays; windows go over one"):
         fs.from_windows(tmp_path / "s.npz", 10)
-
-
-def test_a_window_of_an_array_file_that_holds_nan_is_told_with_the_file_and_its_first_row(tmp_path: Path) -> None:
-    series = np.zeros((100, 2), np.float32)
-    series[50, 1] = np.nan
-    np.save(tmp_path / "series.npy", series)
-    ds = fs.from_windows(tmp_path / "series.npy", 10, stride=8).batch(3)
-    with ds.loader(memory="1 MB", workers=0) as loader, pytest.raises(fs.SampleError) as caught:
-        list(loader)
-    assert str(caught.value).startswith(f"Sample 5 ({tmp_path}/series.npy, row 40) failed in read")
-    assert "nan at [10, 1]" in str(caught.value) or "holds nan" in str(caught.value)

@@ -84,18 +84,12 @@ def let_go() -> None:
 def described(file: Any, path: str, names: Sequence[str]) -> Part:
     """What is kept of a file that is open, as far as these columns go."""
     groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
-    told = [
-        # Text of the statistics would name their place in memory.
-        (chunk.path_in_schema, chunk.total_compressed_size, chunk.total_uncompressed_size, _statistics(chunk))
-        for group in groups
-        for chunk in _chunks(group, names)
-    ]
-    content = hashlib.blake2b(repr(told).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    chunks = [chunk for group in groups for chunk in _chunks(group, names)]
+    told = [(one.path_in_schema, one.total_compressed_size, one.total_uncompressed_size) for one in chunks]
+    # Not their text, which names their place in memory.
+    statistics = [one.statistics.to_dict() if one.is_stats_set else None for one in chunks]
+    content = hashlib.blake2b(repr((told, statistics)).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
     return Part(os.path.abspath(path), tuple(group.num_rows for group in groups), content, mark(path))
-
-
-def _statistics(chunk: Any) -> dict[str, Any] | None:
-    return chunk.statistics.to_dict() if chunk.is_stats_set else None
 
 
 def mark(path: str) -> tuple[int, int]:

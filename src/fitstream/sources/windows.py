@@ -209,8 +209,10 @@ class WindowSource(Source):
 
     def path(self, index: int) -> str | None:
         """The file, and where in it the window begins."""
-        file, unit = (self.rows.shown, "character") if isinstance(self.rows, CharacterFile) else (self.rows.file, "row")
-        return None if file is None else f"{file}, {unit} {index * self.stride}"
+        if isinstance(self.rows, CharacterFile):
+            return f"{self.rows.shown}, character {index * self.stride}"
+        file = self.rows.path(index)
+        return None if file is None else f"{file}, row {index * self.stride}"
 
     def fingerprint_parts(self) -> dict[str, Any]:
         options = self.length, self.stride, self.target, self.one_hot, self.class_count
