@@ -143,16 +143,9 @@ def probe(
     allowance = Allowance(0, limit_bytes, limit_bytes)
     handed: list[int] = []
     chain = Chain(recipe, Arena(allowance), watch=lambda sample: handed.append(_tree_bytes(sample)))
-    raw: Any = None
-    candidates = [0]
+    candidates, raw = [0], None
     if isinstance(source, Source):
-        order = sample_order(source, operations)
-        if order.count == 0:
-            raise PlanError(f"the dataset has no samples left of {source!r} after take, split and shard.")
-        if whole:
-            # The first as they are, since a shuffle may put a last, smaller one first.
-            order = sample_order(source, [one for one in operations if not isinstance(one, Shuffle)])
-        candidates = order.indices(0, np.arange(min(tries, order.count))).tolist()
+        candidates = _candidates(source, operations, tries, whole=whole)
     else:
         try:
             raw = copied(source.first())
@@ -186,6 +179,18 @@ def probe(
     return Probe(
         structure, specs, allowance.large_peak_bytes, hand_bytes, raw_bytes, result_bytes, _unsendable(raw), rows
     )
+
+
+def _candidates(source: Source, operations: Sequence[Operation], tries: int, *, whole: bool) -> list[int]:
+    """Indices of the first samples of the first pass."""
+    order = sample_order(source, operations)
+    if order.count == 0:
+        raise PlanError(f"the dataset has no samples left of {source!r} after take, split and shard.")
+    if whole:
+        # The first as they are, since a shuffle may put a last, smaller one first.
+        order = sample_order(source, [one for one in operations if not isinstance(one, Shuffle)])
+    indices: list[int] = order.indices(0, np.arange(min(tries, order.count))).tolist()
+    return indices
 
 
 def _check_known(chain: Chain, leaves: Sequence[Any], names: Sequence[str], index: int) -> None:

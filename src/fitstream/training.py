@@ -14,7 +14,7 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 from fitstream.adapters.class_weights import Weights
@@ -46,6 +46,7 @@ from fitstream.checkpoints import Checkpoint
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError
 from fitstream.loader import Loader
+from fitstream.plan import Plan
 from fitstream.policy import OnBadSample, Policy
 
 __all__ = ["evaluate", "fit", "predict"]
@@ -236,37 +237,48 @@ def predict(
         PlanError: If something can't work, before anything starts.
         FitstreamError: What failed while batches were made.
     """
-    if isinstance(data, Dataset) and data.shuffled:
-        warnings.warn(
-            "the dataset is shuffled, so predictions come in its shuffled order. Predict on it without shuffle().",
-            stacklevel=2,
-        )
     running = Running(memory, workers, processes, Policy(on_bad_sample, max_bad_fraction, sample_timeout_s))
     with contextlib.ExitStack() as opened:
         feed = _open_one(opened, to_batches("data", data, batch_size), steps, running)
         check_execution(model, [feed])
         told = _one_pass_callbacks(opened, model, feed, callbacks, verbose)
         plan = feed.loader.plan
-        if plan.order is not None and plan.order.buckets is not None:
-            warnings.warn(
-                "bucket_by= joins samples of like length, so predictions come in that order. Predict without it: "
-                "batch(n, pad=True, max_length=...).",
-                stacklevel=2,
-            )
-        try:
+        _warn_of_order(data, plan)
+        with _saying_why_not_joined(plan):
             outputs = model.predict(as_keras_data(feed), callbacks=told)
-        except ValueError as error:
-            if plan.padded and "concatenation axis" in str(error):
-                raise PlanError(
-                    "the model gives arrays as long as the batches, which differ in length, so that they can't be "
-                    "joined. Go through the batches of a loader with model.predict_on_batch(), or pad all samples to "
-                    "one length in a map (transforms.sequences.pad)."
-                ) from error
-            raise
         count = feed.sample_count
         if plan.last == "wrap" and plan.sample_count is not None:
             count = min(count, plan.sample_count)
         return keras.tree.map_structure(lambda array: array[:count], outputs)
+
+
+def _warn_of_order(data: Any, plan: Plan) -> None:
+    if isinstance(data, Dataset) and data.shuffled:
+        warnings.warn(
+            "the dataset is shuffled, so predictions come in its shuffled order. Predict on it without shuffle().",
+            stacklevel=3,
+        )
+    if plan.order is not None and plan.order.buckets is not None:
+        warnings.warn(
+            "bucket_by= joins samples of like length, so predictions come in that order. Predict without it: "
+            "batch(n, pad=True, max_length=...).",
+            stacklevel=3,
+        )
+
+
+@contextlib.contextmanager
+def _saying_why_not_joined(plan: Plan) -> Iterator[None]:
+    """Keras joins predictions along the batch, and so can't where batches differ in length."""
+    try:
+        yield
+    except ValueError as error:
+        if plan.padded and "concatenation axis" in str(error):
+            raise PlanError(
+                "the model gives arrays as long as the batches, which differ in length, so that they can't be "
+                "joined. Go through the batches of a loader with model.predict_on_batch(), or pad all samples to "
+                "one length in a map (transforms.sequences.pad)."
+            ) from error
+        raise
 
 
 # Opening.

@@ -66,11 +66,7 @@ def read_table(
     opened = _open_table(table)
     if path_to_class is not None:
         _check_path_to_class(path_to_class, label, label_mode)
-    labels = [] if path_to_class is not None else _label_columns(opened, label, label_mode)
-    if opened.positional:
-        image = opened.names[0]
-    else:
-        opened.check_columns({image: "image"} | dict.fromkeys(labels, "label"))
+    image, labels = _columns(opened, image, None if path_to_class is not None else label, label_mode)
     vector = path_to_class is None and _is_vector(opened, label, labels)
     encoder = _encoder(opened, labels or [image], vector, label_mode, names)
     packer = PathPacker()
@@ -95,6 +91,17 @@ def read_table(
     found = encoder.finish()
     kind: LabelMode = label_mode if isinstance(encoder, ClassEncoder) else "raw"
     return FileSource(paths_of_all, found.values, found.class_names, opened.origin, kind, found.class_count, inside)
+
+
+def _columns(
+    opened: Table, image: str, label: str | Sequence[str] | None, label_mode: LabelMode | None
+) -> tuple[str, list[str]]:
+    """The column of paths and those of labels, all of which are there."""
+    labels = [] if label is None else _label_columns(opened, label, label_mode)
+    if opened.positional:
+        return opened.names[0], labels
+    opened.check_columns({image: "image"} | dict.fromkeys(labels, "label"))
+    return image, labels
 
 
 def _open_table(table: Any) -> Table:
