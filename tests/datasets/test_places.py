@@ -206,5 +206,29 @@ def test_threads_that_start_together_all_fail_where_nothing_can_be_made(tmp_path
     for thread in threads:
         thread.join()
     assert len(found) == 6
-    assert all("no IDX file" in str(error) for error in found)
+    assert {str(error) for error in found if "no IDX file" not in str(error)} == set()
     assert not (tmp_path / "mnist").exists()
+
+
+def test_a_folder_that_another_one_removes_before_it_is_opened_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idx_files(tmp_path)
+    opened = os.open
+
+    def removed_once(path: Any, *rest: Any) -> int:
+        if path == tmp_path / "mnist":
+            monkeypatch.setattr(os, "open", opened)
+            path.rmdir()
+        return opened(path, *rest)
+
+    monkeypatch.setattr(os, "open", removed_once)
+    assert len(fs.datasets.mnist(tmp_path)[0][0]) == 5
+    assert os.open is opened
+
+
+def test_a_link_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    idx_files(tmp_path)
+    (tmp_path / "mnist").symlink_to(tmp_path / "not there")
+    with pytest.raises(fs.SourceError, match="can't be made"):
+        fs.datasets.mnist(tmp_path)

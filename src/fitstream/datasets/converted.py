@@ -80,19 +80,27 @@ def _alone(folder: Path) -> Iterator[bool]:
     try:
         yield is_alone
     finally:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # if it is empty, since nothing could be made
+        if is_alone:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if it is empty, since nothing could be made
         if lock >= 0:
             os.close(lock)
 
 
 def _locked(folder: Path) -> tuple[int, bool]:
     """A descriptor of the folder, or -1, and whether it has the lock."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    while True:  # again where whoever had the lock has failed, and has removed the folder
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
         if not _HAS_LOCKS:
             return -1, False
-        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if folder.is_symlink():  # one that leads nowhere
+                raise
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError:
@@ -103,7 +111,7 @@ def _locked(folder: Path) -> tuple[int, bool]:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock), os.stat(folder)):
                 return lock, True
-        os.close(lock)  # the one that was waited for has failed, and has removed the folder
+        os.close(lock)
 
 
 def _make(folder: Path, files: list[Path], convert: Callable[[Path], None], is_alone: bool) -> None:
