@@ -276,7 +276,8 @@ def _form(raw: Any) -> str:
 def _needs_targets(model: Any) -> bool:
     """Whether a model's loss compares targets, and its steps are Keras's own."""
     own_steps = any(getattr(type(model), name, None) is not getattr(keras.Model, name) for name in _STEPS)
-    return getattr(model, "loss", None) is not None and not own_steps
+    losses = keras.tree.flatten(getattr(model, "loss", None))
+    return any(loss is not None for loss in losses) and not own_steps
 
 
 def _ends(model: Any, side: str) -> _Ends:
