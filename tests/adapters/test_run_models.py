@@ -45,9 +45,11 @@ def test_models_tell_their_ends_and_the_names_of_their_losses(tmp_path: Path) ->
             assert len(values) == len(names) and two.metrics_names == names, two.metrics_names
         two.compile('sgd', {'inside': 'mse', 'outside': 'mae'})
         assert two.metrics_names == losses
+        assert len(two.evaluate([x, x], [x[:, 0], x[:, 1]], verbose=0)) == 3
         """,
     )
     assert ran.code == 0, ran.error
+    assert "doesn't match the expected structure" not in ran.error
 
 
 def test_models_are_kept_in_hdf5_with_their_masks_and_optimizers(tmp_path: Path) -> None:

@@ -26,5 +26,6 @@ def adapt() -> None:
     install_names()
     # Keras's advice to write it otherwise; there is one line for each kind of translation already.
     warnings.filterwarnings("ignore", message="Do not pass an `input_shape`")
+    warnings.filterwarnings("ignore", message="The structure of `inputs` doesn't match")
     warnings.filterwarnings("ignore", message="Argument `input_length` is deprecated")
     logging.getLogger("absl").addFilter(lambda record: "saving your model as an HDF5 file" not in record.getMessage())

@@ -130,6 +130,7 @@ def _compiling(original: Any) -> Any:
             given.arguments["optimizer"] = type(optimizer).from_config(optimizer.get_config())
         elif hasattr(optimizer, "get_config"):
             optimizer._old_owner = id(self)
+        self._compile_loss = self._compile_metrics = None  # Keras 3 goes on with those of an earlier call
         original(*given.args, **given.kwargs)
 
     return compiling
