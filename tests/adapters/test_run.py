@@ -326,7 +326,7 @@ def test_what_has_no_equal_can_be_imported_and_is_an_error_when_used(tmp_path: P
         tried(lambda: Highway(activation='relu'))
         tried(lambda: Merge([1, 2], mode='concat'))
         tried(lambda: K.gradients(1, 2))
-        tried(lambda: keras.models.Sequential([Dense(1)]).compile('sgd', 'mse', sample_weight_mode='temporal'))
+        tried(lambda: keras.models.Sequential([Dense(1)]).compile('sgd', 'mse', target_tensors=[1]))
         print(isinstance(Dense(1), Highway), hasattr(keras.layers, 'NoSuchLayer'))
         def absent():
             from keras.engine.topology import preprocess_weights_for_loading
@@ -345,7 +345,7 @@ def test_what_has_no_equal_can_be_imported_and_is_an_error_when_used(tmp_path: P
     assert lines[2].startswith(
         "OldName True train.py:13: keras.backend.gradients is not in Keras 3. Use tf.GradientTape"
     )
-    assert lines[3].startswith("OldName True train.py:14: compile(sample_weight_mode='temporal') can't be translated.")
+    assert lines[3].startswith("OldName True train.py:14: compile(target_tensors=[1]) can't be translated.")
     assert lines[4] == "False False"
     assert lines[5].startswith(
         "OldName True train.py:17: keras.engine.topology.preprocess_weights_for_loading is not in Keras 3. Write it"

@@ -77,12 +77,12 @@ def test_only_a_value_that_means_nothing_is_left_out() -> None:
 
 def test_what_cannot_be_translated_names_the_line_the_old_name_and_the_way() -> None:
     with pytest.raises(OldName) as caught:
-        translated("keras.Model.compile", "adam", "mse", sample_weight_mode="temporal")
+        translated("keras.Model.compile", "adam", "mse", target_tensors=[1])
     error = caught.value
     assert error.file == __file__
     assert f"{__file__}:{error.line}: " in str(error)
-    assert error.old == "compile(sample_weight_mode='temporal')"
-    assert "sample_weight of shape" in error.way
+    assert error.old == "compile(target_tensors=[1])"
+    assert "targets to fit" in error.way
 
 
 def test_compile_takes_metrics_third_as_all_did_before_keras_3() -> None:
