@@ -201,7 +201,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path: Path, text: st
 def test_what_is_no_text_is_refused_and_not_an_unknown_word(tmp_path: Path, word: object) -> None:
     (tmp_path / "x.txt").write_text("cat 1 2\n")
     for encode in (Vocabulary(["cat"]), WordVectors(tmp_path / "x.txt")):
-        with pytest.raises(fs.SourceError, match="words are text, and this is a (bytes|int|list)"):
+        with pytest.raises(fs.SourceError, match=r"words are text, and this is a (bytes|int|list)"):
             encode([word])  # type: ignore[list-item]
 
 
