@@ -166,7 +166,7 @@ def member_name(path: str, start: int) -> str:
     Names that are long or not ASCII lie in blocks before the member's own, which has what is left of them.
     """
     with contextlib.suppress(OSError), open(path, "rb") as file:
-        for blocks in range(_NAME_BLOCKS, 0, -1):
+        for blocks in range(min(_NAME_BLOCKS, start // tarfile.BLOCKSIZE), 0, -1):
             with contextlib.suppress(ValueError, EOFError, OverflowError, tarfile.TarError):
                 file.seek(start - blocks * tarfile.BLOCKSIZE)
                 with tarfile.open(fileobj=_Headers(file, path), mode="r:") as tar:  # type: ignore[call-overload]
