@@ -164,6 +164,9 @@ def _rows(leaf: Any, name: str) -> npt.NDArray[Any] | StoredArray:
         array = stored if stored is not None else np.asarray(leaf)
     except ValueError as error:
         raise SourceError(f"{where} is ragged ({error}). Pad the rows to one length, or use from_sequence.") from None
+    if len(array.shape) == 0 and array.dtype == object:
+        advice = " Make it dense: .toarray()." if hasattr(leaf, "toarray") else ""
+        raise SourceError(f"{where} is a {type(leaf).__name__}, and no array.{advice}", file=file)
     if len(array.shape) == 0:
         raise SourceError(f"{where} is a single number; it needs a first axis of samples.", file=file)
     if array.dtype.kind not in "biufc":
