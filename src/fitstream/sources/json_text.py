@@ -63,8 +63,8 @@ def _told_what(whole: Any) -> str:
             advice = f"Pass the list inside it to from_table, such as json.load(file)[{lists[0]!r}]."
         elif whole and all(isinstance(value, dict) for value in whole.values()):
             advice = (
-                "If each object in it is a row, pass list(json.load(file).values()) to from_table; if each is a column, "
-                "as pandas writes them, pandas.read_json(path)."
+                "If each object in it is a row, pass list(json.load(file).values()) to from_table; if each is a "
+                "column, as pandas writes them, pandas.read_json(path)."
             )
     return f'it holds {what}, not a list of objects such as [{{"path": "a.jpg", "label": 0}}, ...]. {advice}'
 
