@@ -164,6 +164,8 @@ def _rows(leaf: Any, name: str) -> npt.NDArray[Any] | StoredArray:
         array = stored if stored is not None else np.asarray(leaf)
     except ValueError as error:
         raise SourceError(f"{where} is ragged ({error}). Pad the rows to one length, or use from_sequence.") from None
+    except (TypeError, RuntimeError) as error:  # as PyTorch's tensors raise
+        raise SourceError(f"{where} is a {type(leaf).__name__} that can't be read as a NumPy array: {error}") from None
     if len(array.shape) == 0 and array.dtype == object:
         advice = " Make it dense: .toarray()." if hasattr(leaf, "toarray") else ""
         raise SourceError(f"{where} is a {type(leaf).__name__}, and no array.{advice}", file=file)
