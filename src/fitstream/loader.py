@@ -141,7 +141,7 @@ class Loader:
         #: What `set_epoch` asked for, until a stream begins there.
         self._wish: int | None = None
         # Late, because only a loader needs it and all that it imports.
-        from fitstream.bookmark import Bookmark
+        from fitstream.states.bookmark import Bookmark
 
         self._bookmark = Bookmark(plan)
         self._live: weakref.ref[Stream] | None = None
