@@ -61,8 +61,8 @@ def split(
     Raises:
         PlanError: If a side would be empty, or classes aren't known.
     """
-    if not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
-        raise PlanError(f"fraction={fraction!r} must be between 0 and 1.")
+    if not isinstance(fraction, (int, float, np.floating)) or not 0 < fraction < 1:
+        raise PlanError(f"fraction={fraction!r} must be a number between 0 and 1, such as 0.8.")
     if any(isinstance(one, Draw) for one in operations):
         raise PlanError("split() must come before sample(), whose draws would be on both sides: write .split(0.8).")
     count = sample_order(source, operations).count

@@ -124,9 +124,6 @@ class Loader:
     """
 
     def __init__(self, plan: Plan, observers: Sequence[Observer] = ()) -> None:
-        for observer in observers:
-            if not isinstance(observer, Observer):
-                raise PlanError(f"an observer needs a method on_event(event); {type(observer).__name__} has none.")
         if plan.policy.on_bad_sample == "replace" and plan.order is None:
             raise PlanError(
                 'on_bad_sample="replace" needs samples that can be read in any order, but these come from a generator. '
@@ -141,7 +138,7 @@ class Loader:
         #: What `set_epoch` asked for, until a stream begins there.
         self._wish: int | None = None
         # Late, because only a loader needs it and all that it imports.
-        from fitstream.bookmark import Bookmark
+        from fitstream.states.bookmark import Bookmark
 
         self._bookmark = Bookmark(plan)
         self._live: weakref.ref[Stream] | None = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, final
 
 from fitstream.chain import Tally
-from fitstream.errors import SampleError
+from fitstream.errors import PlanError, SampleError
 from fitstream.events import BadSampleFound, BatchDelivered, Event, Observer, PassEnded, PassStarted
 from fitstream.plan import Plan
 from fitstream.policy import BadSample
@@ -108,9 +108,20 @@ class Stats:
 
 @final
 class Meter:
-    """Counts what was delivered. Written by the consumer's thread, read by any."""
+    """Counts what was delivered. Written by the consumer's thread, read by any.
+
+    Args:
+        observers: Told of each event.
+    Raises:
+        PlanError: If something can't be told.
+    """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
+        if isinstance(observers, Observer):
+            raise PlanError("observers= takes a list: observers=[...].")
+        for observer in observers:
+            if not isinstance(observer, Observer):
+                raise PlanError(f"an observer needs a method on_event(event); {type(observer).__name__} has none.")
         self._observers = tuple(observers)
         self.pass_index = self.step = self.batch_count = self.sample_count = 0
         self.elapsed_s = self.waited_s = 0.0

@@ -204,6 +204,22 @@ def test_a_tar_that_is_written_anew_meanwhile_is_refused(tmp_path: Path) -> None
         ds[0]
 
 
+def test_no_sample_of_a_tar_that_is_written_anew_is_read_after_the_first_was_refused(tmp_path: Path) -> None:
+    ds = fs.from_webdataset(written(tmp_path), "cls").take(20).batch(5)
+    loader = ds.loader(memory="64 MB", workers=0, on_bad_sample="skip", max_bad_fraction=1)
+    written(tmp_path, first=3)
+    with loader, pytest.warns(RuntimeWarning, match="written anew"):
+        assert list(loader) == []
+    assert len(loader.stats().bad_samples) == 20
+
+
+@pytest.mark.parametrize("name", ["file/a.tar", "a\0b.tar"])
+def test_a_path_that_no_file_can_have_is_told(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(fs.SourceError, match=r"the file can't be read: (Not a directory|embedded null byte)"):
+        fs.from_webdataset(f"{tmp_path}/{name}", "cls")
+
+
 def test_json_is_what_it_says(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for n in range(20):

@@ -23,7 +23,8 @@ from fitstream.events import Observer
 from fitstream.kept_arrays import Column, file_identity, keep, kept
 from fitstream.memory import shared_copy
 from fitstream.sources.encodings import Encoding, explain_undecodable
-from fitstream.sources.text_index import check_file, first_bytes, tell
+from fitstream.sources.file_access import check_file
+from fitstream.sources.text_index import first_bytes, tell
 
 __all__ = ["CharacterFile", "OpenCharacters", "encode_text"]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 from fitstream.errors import SourceError
+from fitstream.sources.file_access import check_file
 
 __all__ = ["OpenedFile", "Part", "decoded_bytes", "described", "let_go", "load", "mark"]
 
@@ -40,9 +41,7 @@ class OpenedFile:
             from pyarrow import parquet
         except ImportError:
             raise SourceError('reading Parquet needs pyarrow: pip install "fitstream[parquet]".', file=path) from None
-        if not os.path.isfile(path):
-            what = "it is no file" if os.path.exists(path) else "the file does not exist"
-            raise SourceError(f"{what}. Relative paths start at {os.getcwd()!r}.", file=path)
+        check_file(path)
         self.path = path
         self.errors = (OSError, ValueError, pa.ArrowException)
         try:

@@ -114,7 +114,7 @@ def _open_table(table: Any) -> Table:
         return Arrow(table, kind)
     if kinds & {"pandas.Series", "pandas.Index", "polars.Series"} and len(table):
         return Paths(table.to_list())
-    if isinstance(table, np.ndarray) and table.ndim == 1 and table.dtype.kind in "OU" and len(table):
+    if isinstance(table, np.ndarray) and table.ndim == 1 and table.dtype.kind in "OUT" and len(table):
         return Paths(list(table))
     if isinstance(table, np.ndarray) and table.ndim == 2 and table.shape[1] > 0 and len(table):
         return Rows(table)

@@ -167,7 +167,6 @@ class WindowSource(Source):
         self.class_count = len(names) if names is not None else class_count
         self.row_shape, dtype = _row_of(rows)
         self.is_discrete = not self.row_shape and dtype.kind in "iu"
-        self.checks_finite = rows.checks_finite if isinstance(rows, ArraySource) else False
         self.dtype = np.dtype(np.float32 if one_hot else np.int64) if self.is_discrete else dtype.newbyteorder("=")
         if not self.is_discrete and (one_hot or class_count is not None):
             raise PlanError(
