@@ -301,16 +301,16 @@ class Loader:
             tally = self._tally
             self._copy_count += pipeline.board.copy_count
             self._lanes, self.plan = pipeline.decision or self._lanes, pipeline.plan
-            if self._finalizer is not None:
-                self._finalizer.detach()
+            finalizer = self._finalizer
         pipeline.close(patient=patient)
+        if finalizer is not None:  # only now: if Ctrl-C came before, it still ends the lanes
+            finalizer.detach()
         self._meter.tell_changed(tally, self.plan)
 
     def stats(self) -> Stats:
         """What was measured so far, over all epochs."""
         meter, pipeline, plan = self._meter, self._pipeline, self.plan
-        peak, tally, copies = self._peak_bytes, self._tally, self._copy_count
-        lanes = self._lanes
+        peak, tally, copies, lanes = self._peak_bytes, self._tally, self._copy_count, self._lanes
         if pipeline is not None:
             peak = max(peak, pipeline.peak_bytes)
             tally = Tally.sum((tally, pipeline.crew.tally))

@@ -30,7 +30,7 @@ def no_threads_left() -> Iterator[None]:
     yield
     for thread in set(threading.enumerate()) - before:
         if not isinstance(thread, threading._DummyThread):  # TensorFlow's threads look like this for ever
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive(), f"{thread} was left behind"
 
 
