@@ -45,9 +45,7 @@ class Vocabulary:
 
     def __init__(self, words: Iterable[str], *, padding: str | None = "<pad>", unknown: str | None = "<unk>") -> None:
         if isinstance(words, (set, frozenset)):
-            raise PlanError(
-                "the order of a set, and so each word's number, differs each run. Use sorted(words)."
-            )
+            raise PlanError("the order of a set, and so each word's number, differs each run. Use sorted(words).")
         listed = list(words)
         if isinstance(words, str) or not all(isinstance(word, str) for word in listed):
             raise PlanError("a Vocabulary takes a list of words in the order of their numbers; count texts with .of().")
