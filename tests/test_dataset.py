@@ -269,6 +269,26 @@ def test_sizes_that_no_picture_can_have_are_refused(size: Any, tmp_path: Any) ->
         fs.from_table([["a.png", 0]], root=tmp_path, image_size=size)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fs.from_folder(None),  # type: ignore[arg-type]
+        lambda: fs.from_table([["a.png", 0]], root=3),  # type: ignore[call-overload]
+        lambda: fs.from_hdf5(None, "x"),  # type: ignore[arg-type]
+        lambda: fs.from_folder(".", extensions=5),  # type: ignore[arg-type]
+        lambda: fs.from_text(__file__, str, observers=5),  # type: ignore[arg-type]
+        lambda: fs.from_windows("abcabc", 2, alphabet=5),  # type: ignore[arg-type]
+        lambda: fs.from_windows("abcabc", 2, alphabet={"a", "b", "c"}),  # type: ignore[arg-type]
+        lambda: fs.from_batches(lambda: iter([np.zeros((2, 1))]), batch_size=True),
+        lambda: fs.from_arrays(np.arange(4)).sample(2**61),
+        lambda: fs.from_arrays(np.arange(4)).batch(2).loader(memory="1 MB").set_epoch(2**63),
+    ],
+)
+def test_arguments_of_another_type_or_beyond_all_bounds_are_refused(make: Any) -> None:
+    with pytest.raises(fs.PlanError):
+        make()
+
+
 @pytest.mark.parametrize("most", [0, True, 1e6, "50 Mpx"])
 def test_limits_on_pixels_that_are_no_numbers_are_refused(most: Any, tmp_path: Any) -> None:
     with pytest.raises(fs.PlanError, match=r"max_pixels=.* must be a whole number from 1 on"):

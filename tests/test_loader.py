@@ -406,8 +406,9 @@ def test_events_tell_what_happens() -> None:
     assert RingExtended in kinds
     with pytest.raises(fs.PlanError, match="on_event"):
         fs.from_arrays(np.arange(5)).batch(2).loader(observers=[print])  # type: ignore[list-item]
-    with pytest.raises(fs.PlanError, match=r"observers= takes a list: observers=\[\.\.\.\]"):
-        fs.from_arrays(np.arange(5)).batch(2).loader(observers=recorder)  # type: ignore[arg-type]
+    for wrong in (recorder, None):
+        with pytest.raises(fs.PlanError, match=r"observers=.* must be a list: observers=\[\.\.\.\]"):
+            fs.from_arrays(np.arange(5)).batch(2).loader(observers=wrong)  # type: ignore[arg-type]
 
 
 def test_stats_count_what_was_delivered() -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fitstream.errors import PlanError
 from fitstream.operations import Operation
 from fitstream.probe import sample_order
-from fitstream.sampling import Draw, Shuffle, Split, Take
+from fitstream.sampling import MAX_COUNT, Draw, Shuffle, Split, Take
 from fitstream.sources.base import Sequential, Source
 from fitstream.strata import chunks_of, divided, strata_of
 
@@ -95,6 +95,8 @@ def draw(
         raise PlanError("sample() is there already; call it once.")
     there = sample_order(source, operations).count
     strata = strata_of(class_labels(source, operations, "sample(balance=True)")) if balance else None
+    if count > MAX_COUNT:
+        raise PlanError(f"sample({count}) draws more than 2^60 samples a pass, and no order is longer.")
     if replacement:
         if there == 0:
             raise PlanError("sample() has no samples to draw from.")

@@ -11,7 +11,7 @@ import numpy as np
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError, SourceError
 from fitstream.events import Observer
-from fitstream.operations import Decode, Map
+from fitstream.operations import Decode, Map, whole_number
 from fitstream.sources.arrays import ArraySource, SequenceSource
 from fitstream.sources.generators import GeneratorSource
 from fitstream.sources.labels import LabelMode
@@ -191,11 +191,13 @@ def from_hdf5(
         allow_outside: Follow what the file says to other files: external links and storage, virtual datasets.
         allow_nan: As in `from_arrays`.
     Raises:
-        PlanError: If no name was given, or axes= is none of the two, or not one for each name.
+        PlanError: If the path or a name is none, or axes= is none of the two, or not one for each name.
         SourceError: With the file, if it is none of HDF5, a dataset is missing, leads elsewhere, holds no numbers, or
             needs a filter that isn't there, or if lengths differ.
     """
-    tree = open_datasets(os.fspath(path), names, axes, allow_outside=allow_outside)
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise PlanError(f"path={path!r} must be the path of an HDF5 file.")
+    tree = open_datasets(os.fsdecode(path), names, axes, allow_outside=allow_outside)
     return Dataset(ArraySource(tree, allow_nan=allow_nan))
 
 
@@ -351,10 +353,8 @@ def from_batches(source: Any, length: int | None = None, batch_size: int | None 
         PlanError: If `batch_size` is no whole number from 1 on, or `length` is given for what has one of its own.
         SourceError: If it is none of these, or empty.
     """
-    if batch_size is not None and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
-        raise PlanError(f"batch_size={batch_size!r} must be a whole number from 1 on, or None.")
+    size = 0 if batch_size is None else whole_number(batch_size, "batch_size", 1)
     _check_length(length)
-    size = int(batch_size or 0)
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         if length is not None:
             raise PlanError(f"length={length} is for generators; a {type(source).__name__} has a length of its own.")

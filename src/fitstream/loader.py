@@ -21,6 +21,7 @@ from fitstream.events import LanesChanged, Observer
 from fitstream.finishing import finish
 from fitstream.measures import Delivered, Meter, Stats
 from fitstream.plan import Plan
+from fitstream.sampling import MAX_COUNT
 from fitstream.spec import format_bytes, row_count
 
 if TYPE_CHECKING:
@@ -157,8 +158,8 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next `iter(loader)` start this epoch, counted from 0."""
-        if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
-            raise PlanError(f"epoch={epoch!r} must be a number from 0 on.")
+        if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or not 0 <= epoch < MAX_COUNT:
+            raise PlanError(f"epoch={epoch!r} must be a whole number from 0 to 2^60.")
         self._next = (int(epoch), 0)
         self._wish = int(epoch)
         self._bookmark.loaded = None

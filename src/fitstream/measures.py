@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from typing import Any, final
 
 from fitstream.chain import Tally
-from fitstream.errors import PlanError, SampleError
-from fitstream.events import BadSampleFound, BatchDelivered, Event, Observer, PassEnded, PassStarted
+from fitstream.errors import SampleError
+from fitstream.events import BadSampleFound, BatchDelivered, Event, Observer, PassEnded, PassStarted, checked_observers
 from fitstream.plan import Plan
 from fitstream.policy import BadSample
 from fitstream.sources.base import Source
@@ -117,12 +117,7 @@ class Meter:
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
-        if isinstance(observers, Observer):
-            raise PlanError("observers= takes a list: observers=[...].")
-        for observer in observers:
-            if not isinstance(observer, Observer):
-                raise PlanError(f"an observer needs a method on_event(event); {type(observer).__name__} has none.")
-        self._observers = tuple(observers)
+        self._observers = checked_observers(observers)
         self.pass_index = self.step = self.batch_count = self.sample_count = 0
         self.elapsed_s = self.waited_s = 0.0
         self._since: float | None = None

@@ -167,12 +167,12 @@ def _rows(leaf: Any, name: str) -> npt.NDArray[Any] | StoredArray:
     except Exception as error:  # noqa: BLE001  an array's own reading may raise anything
         kind = f"{type(leaf).__module__.partition('.')[0]}.{type(leaf).__name__}"
         raise SourceError(f"{where} is a {kind} that NumPy can't read: {error}. Convert it first.") from None
-    if len(array.shape) == 0:
-        raise SourceError(f"{where} is a single number; it needs a first axis of samples.", file=file)
     if array.dtype.kind not in "biufc":
         raise SourceError(
             f"{where} has dtype {array.dtype}; arrays must hold numbers. Encode text and objects first.", file=file
         )
+    if len(array.shape) == 0:
+        raise SourceError(f"{where} is a single number; it needs a first axis of samples.", file=file)
     return array
 
 

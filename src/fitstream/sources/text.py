@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, final
 import numpy as np
 
 from fitstream.errors import PlanError, SourceError
-from fitstream.events import Observer
+from fitstream.events import Observer, checked_observers
 from fitstream.kept_arrays import cache_folder
 from fitstream.redaction import redacted
 from fitstream.scratch import Arena
@@ -54,6 +54,7 @@ def open_text(
         SourceError: If a file is missing or can't be read, or there are no lines.
     """
     check_encoding(encoding, errors)
+    observers = checked_observers(observers)
     if not callable(parse):
         raise PlanError(f"parse={parse!r} must be a function of a line, such as str.split or json.loads.")
     if isinstance(skip_lines, bool) or not isinstance(skip_lines, (int, np.integer)) or skip_lines < 0:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.errors import PlanError, SourceError
-from fitstream.events import Observer
+from fitstream.events import Observer, checked_observers
 from fitstream.sampling import Indices
 from fitstream.scratch import Arena
 from fitstream.sources.array_files import is_in_npz, with_files_mapped
@@ -64,6 +64,7 @@ def open_windows(
     if target not in ("next", "sequence", None):
         raise PlanError(f'target={target!r} must be "next", "sequence" or None.')
     check_encoding(encoding)
+    observers = checked_observers(observers)
     names: list[str] | None = None
     rows: ArraySource | CharacterFile
     is_path = isinstance(source, os.PathLike) or (isinstance(source, str) and _is_file(source))
