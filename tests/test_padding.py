@@ -259,6 +259,17 @@ def test_the_rest_that_is_dropped_is_not_always_the_longest_samples() -> None:
         assert found == expected
 
 
+@pytest.mark.parametrize("replacement", [True, False])
+def test_samples_that_only_a_later_pass_draws_have_their_lengths_too(replacement: bool) -> None:
+    drawn = fs.from_sequence(Sentences(range(1, 41))).sample(8, replacement, seed=2)
+    dataset = drawn.batch(4, pad=[0], bucket_by=lambda tokens, label: len(tokens))
+    with dataset.loader(memory="64 MB", workers=0) as loader:
+        for _ in range(10):
+            labels = np.concatenate([np.sort(label) for _, label in loader])
+            low, high = sorted((labels[:4].tolist(), labels[4:].tolist()))
+            assert max(low) <= min(high)
+
+
 def test_bucketed_batches_waste_less_padding() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.geometric(0.05, 20_000)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fitstream.errors import PlanError
 from fitstream.operations import Operation
 from fitstream.probe import sample_order
-from fitstream.sampling import Draw, Shuffle, Split, Take
+from fitstream.sampling import MAX_COUNT, Draw, Shuffle, Split, Take
 from fitstream.sources.base import Sequential, Source
 from fitstream.strata import chunks_of, divided, strata_of
 
@@ -69,8 +69,8 @@ def split(
     Raises:
         PlanError: If a side would be empty, or classes aren't known.
     """
-    if not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
-        raise PlanError(f"fraction={fraction!r} must be between 0 and 1.")
+    if not isinstance(fraction, (int, float, np.floating)) or not 0 < fraction < 1:
+        raise PlanError(f"fraction={fraction!r} must be a number between 0 and 1, such as 0.8.")
     if any(isinstance(one, Draw) for one in operations):
         raise PlanError("split() must come before sample(), whose draws would be on both sides: write .split(0.8).")
     count = sample_order(source, operations).count
@@ -103,6 +103,8 @@ def draw(
         raise PlanError("sample() is there already; call it once.")
     there = sample_order(source, operations).count
     strata = strata_of(class_labels(source, operations, "sample(balance=True)")) if balance else None
+    if count > MAX_COUNT:
+        raise PlanError(f"sample({count}) draws more than 2^60 samples a pass, and no order is longer.")
     if replacement:
         if there == 0:
             raise PlanError("sample() has no samples to draw from.")

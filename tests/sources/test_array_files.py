@@ -96,15 +96,6 @@ def test_one_array_of_a_npz_file_has_a_name_behind_it(tmp_path: Path) -> None:
         fs.from_arrays(f"{path}/x")
 
 
-def test_what_refuses_to_become_an_array_is_told() -> None:
-    class Tensor:
-        def __array__(self, *_: object, **__: object) -> None:
-            raise RuntimeError("it requires grad. Use detach()")
-
-    with pytest.raises(fs.SourceError, match=r"is a Tensor that can't be read as a NumPy array: it requires grad"):
-        fs.from_arrays((np.arange(5), Tensor()))
-
-
 def test_a_sparse_matrix_is_told_to_be_none() -> None:
     sparse = pytest.importorskip("scipy.sparse").eye(5).tocsr()
     with pytest.raises(fs.SourceError, match=r"is a csr_\w+, and no array\. Make it dense: \.toarray\(\)"):

@@ -284,3 +284,10 @@ def test_a_parquet_file_cut_off_anywhere_is_an_error(tmp_path):
         table.write_bytes(whole[:place])
         with pytest.raises(SourceError, match="not readable as Parquet"):
             read_table(table)
+
+
+@pytest.mark.parametrize("image", [3, None])
+def test_a_column_that_is_no_text_is_looked_for_and_told(image, tmp_path):
+    (tmp_path / "t.csv").write_text("path,label\na.jpg,1\n")
+    with pytest.raises(SourceError, match=f"there is no column {image}. Its 2 columns: 'path', 'label'"):
+        read_table(tmp_path / "t.csv", image=image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_headers_are_read_once_and_again_when_the_tar_has_changed(
     for _ in range(3):
         assert fs.from_webdataset(path, "vec.npy")[7].tolist() == [7] * 3
     assert len(reads) == 1
-    written(tmp_path, first=100)
+    os.utime(written(tmp_path, first=100), ns=(1, 1))
     assert fs.from_webdataset(path, "vec.npy")[7].tolist() == [107] * 3
     assert len(reads) == 2
 
@@ -205,6 +206,22 @@ def test_a_tar_that_is_written_anew_meanwhile_is_refused(tmp_path: Path) -> None
     written(tmp_path, count=290)
     with pytest.raises(fs.SampleError, match="written anew"):
         ds[0]
+
+
+def test_no_sample_of_a_tar_that_is_written_anew_is_read_after_the_first_was_refused(tmp_path: Path) -> None:
+    ds = fs.from_webdataset(written(tmp_path), "cls").take(20).batch(5)
+    loader = ds.loader(memory="64 MB", workers=0, on_bad_sample="skip", max_bad_fraction=1)
+    written(tmp_path, first=3)
+    with loader, pytest.warns(RuntimeWarning, match="written anew"):
+        assert list(loader) == []
+    assert len(loader.stats().bad_samples) == 20
+
+
+@pytest.mark.parametrize("name", ["file/a.tar", "a\0b.tar"])
+def test_a_path_that_no_file_can_have_is_told(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(fs.SourceError, match=r"the file can't be read: (Not a directory|embedded null byte)"):
+        fs.from_webdataset(f"{tmp_path}/{name}", "cls")
 
 
 def test_json_is_what_it_says(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ except ImportError as error:
 from fitstream.adapters.class_weights import map_tree
 from fitstream.errors import FitstreamError, LoaderClosed, PlanError
 from fitstream.loader import Loader, Stream
+from fitstream.operations import whole_number
 from fitstream.plan import Plan
 from fitstream.spec import ArraySpec
 
@@ -237,9 +238,7 @@ def _epoch_length(pass_steps: int | None, steps_per_epoch: int | None) -> int:
         PlanError: If neither number is known, or it isn't positive.
     """
     if steps_per_epoch is not None:
-        if steps_per_epoch < 1:
-            raise PlanError(f"steps_per_epoch={steps_per_epoch} must be 1 or more.")
-        return int(steps_per_epoch)
+        return whole_number(steps_per_epoch, "steps_per_epoch", 1, ", or None for a pass")
     if pass_steps is None:
         raise PlanError(
             "the source doesn't tell its length, and Keras needs one. Use loader.keras(steps_per_epoch=n), give the "

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 import os
-import stat
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from fitstream.errors import FitstreamError, SourceError
+from fitstream.sources.file_access import check_file
 
 __all__ = [
     "block_bytes",
@@ -59,17 +59,10 @@ def open_hdf5(path: str) -> Any:
         import h5py
     except ImportError:
         raise SourceError('reading HDF5 needs h5py: pip install "fitstream[hdf5]".', file=path) from None
+    check_file(path)
     try:
-        # Before HDF5 opens it, which would wait for a pipe.
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            raise SourceError(
-                f"it is {'a folder' if stat.S_ISDIR(mode) else 'a device or pipe'}, not a file.", file=path
-            )
         # With locks as h5py has them by default: HDF5 refuses to open a file twice in a process with different ones.
         return h5py.File(path, "r")
-    except FileNotFoundError:
-        raise SourceError(f"the file does not exist. Relative paths start at {os.getcwd()!r}.", file=path) from None
     except (OSError, ValueError) as error:
         raise SourceError(f"the HDF5 file can't be opened for reading: {error}.{_advice(path)}", file=path) from None
 

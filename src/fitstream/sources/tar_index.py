@@ -10,9 +10,7 @@ The index is kept in the user's cache folder by path, size and time of the tar.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import stat
 import tarfile
 from array import array
 from typing import Any, NamedTuple, final
@@ -22,6 +20,7 @@ import numpy.typing as npt
 
 from fitstream.errors import SourceError
 from fitstream.kept_arrays import Column, file_identity, keep, kept
+from fitstream.sources.file_access import check_file
 from fitstream.sources.labels import brief
 
 __all__ = ["Members", "index_tar", "member_name"]
@@ -82,17 +81,15 @@ def index_tar(path: str) -> Members:
     Raises:
         SourceError: If it is no tar, compressed, cut off, or has a member that is no plain file within it.
     """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise SourceError("it is no file.", file=path)
-        origin = {"files": [file_identity(path)], "options": _VERSION}
-        size = os.path.getsize(path)
-    except FileNotFoundError:
-        raise SourceError(f"the file does not exist. Relative paths start at {os.getcwd()!r}.", file=path) from None
+    size = check_file(path)
+    origin = {"files": [file_identity(path)], "options": _VERSION}
     found = kept(_PURPOSE, origin)
     members = None if found is None else _checked(found, size)
     if members is None:
-        members = _read(path, size)
+        try:
+            members = _read(path, size)
+        except OSError as error:
+            raise SourceError(f"the file can't be read: {error.strerror}.", file=path) from None
         if len(members.keys) >= _WORTH_MEMBERS:
             names = np.frombuffer("\n".join(members.names).encode("utf-8", "surrogateescape"), np.uint8)
             arrays = {

@@ -35,7 +35,7 @@ class Vocabulary:
         padding: Stands for what fills short sequences; None for none.
         unknown: Stands for all words that aren't there; None makes them an error.
     Raises:
-        PlanError: If a word is there twice, or is no text.
+        PlanError: If a word is there twice, or is no text, or they come as a set.
     Example:
         >>> vocabulary = Vocabulary.of([["the", "cat"], ["the", "dog"]])
         >>> vocabulary.words
@@ -45,6 +45,8 @@ class Vocabulary:
     """
 
     def __init__(self, words: Iterable[str], *, padding: str | None = "<pad>", unknown: str | None = "<unk>") -> None:
+        if isinstance(words, (set, frozenset)):
+            raise PlanError("the order of a set, and so each word's number, differs each run. Use sorted(words).")
         listed = list(words)
         if isinstance(words, str) or not all(isinstance(word, str) for word in listed):
             raise PlanError("a Vocabulary takes a list of words in the order of their numbers; count texts with .of().")
