@@ -73,6 +73,15 @@ def test_parts_are_named_by_key() -> None:
     assert batch["scores"].shape == (2, 4)
 
 
+def test_a_key_names_a_part_at_any_depth() -> None:
+    data = [({"words": np.ones(n), "count": np.ones(1)}, n) for n in (2, 3)]
+    (inputs, _), *_ = list(fs.from_sequence(data).batch(2, pad=["words"], max_length=5).loader(memory="1 MB"))
+    assert (inputs["words"].shape, inputs["count"].shape) == ((2, 3), (2, 1))
+    assert (
+        repr(fs.from_sequence(data).batch(2, pad="words", max_length=5).plan().batch_spec[0]["count"].shape[1]) == "1"
+    )
+
+
 def test_the_first_sample_may_be_empty_and_the_whole_batch_too() -> None:
     assert [x.shape for x, _ in epoch(fs.from_sequence(Sentences([0, 2])).batch(2, pad=[0], max_length=3))] == [
         (2, 2, 2)

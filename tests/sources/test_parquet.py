@@ -188,6 +188,16 @@ def test_pandas_is_not_imported_to_read(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_rows_of_an_arrow_table_are_read_in_workers_without_pandas(tmp_path: Path) -> None:
+    def imported(row: dict[str, Any]) -> tuple[Any, bool]:
+        return row["index"], "pandas" in sys.modules
+
+    ds = fs.from_sequence(parquet.read_table(written(tmp_path), columns=["index"])).map(imported).batch(100)
+    with ds.loader(memory="200 MB", workers=1, processes=1) as loader:
+        assert not any(there.any() for _, there in loader)
+        assert loader.stats().peak_bytes <= loader.stats().projected_bytes
+
+
 def test_pieces_of_arrow_arrays_are_their_own_part(tmp_path: Path) -> None:
     table = parquet.read_table(written(tmp_path), columns=["index", "x", "flag", "fixed", "list", "ragged"])
     ds = fs.from_sequence(table.slice(501, 300))
