@@ -99,7 +99,8 @@ def _any_file(callback: Any) -> None:
         self.epochs_since_last_save += 1
         if self.epochs_since_last_save >= self.period:
             self.epochs_since_last_save = 0
-            end(self, epoch, logs)
+            # Keras 1 counted from 0 in {epoch}.
+            end(self, epoch - (program.keras == 1), logs)
 
     callback.__init__ = __init__
     callback.on_epoch_end = on_epoch_end

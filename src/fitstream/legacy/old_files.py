@@ -50,7 +50,7 @@ def _saving(save: Any) -> Any:
         if path is None or path.suffix in (".keras", ".h5", ".hdf5"):
             save(self, filepath, *args, **kwargs)
             return
-        program.tell(f"model.save({path.name!r}): an HDF5 file of that name; in Keras 3, name it .keras")
+        program.tell("model.save(name): an HDF5 file of that name; in Keras 3, name it .keras")
         with _beside(path, ".h5") as written:
             save(self, str(written), *args, **kwargs)
 
@@ -64,7 +64,7 @@ def _saving_weights(save: Any) -> Any:
         if path is None or path.name.endswith((".weights.h5", ".weights.json")):
             save(self, filepath, overwrite, **kwargs)
             return
-        program.tell(f"model.save_weights({path.name!r}): as Keras 2 wrote it; in Keras 3, name it .weights.h5")
+        program.tell("model.save_weights(name): as Keras 2 wrote it; in Keras 3, name it .weights.h5")
         with _beside(path, ".h5") as written:
             _write_weights(self, written)
 

@@ -11,7 +11,7 @@ from typing import Any, final
 import numpy as np
 
 from fitstream.adapters.keras import keras
-from fitstream.legacy.program import program
+from fitstream.legacy.program import OldName, program
 from fitstream.legacy.renames import read_renames
 from fitstream.legacy.sequence import Sequence
 from fitstream.legacy.translating import definer
@@ -28,6 +28,7 @@ def install() -> None:
     keras.Sequential.predict_classes = _predict_classes
     keras.Sequential.predict_proba = _predict_proba
     model.reset_states = _reset_states
+    model.to_yaml = _to_yaml
     keras.layers.RNN.reset_states = keras.layers.RNN.reset_state
     model.input_names = property(lambda self: [tensor.name for tensor in self.inputs])
     model.metrics_names = property(_metrics_names)
@@ -206,6 +207,10 @@ def _by_output(given: Any, outputs: list[str]) -> list[Any]:
 
 def _name(metric: Any) -> Any:
     return getattr(metric, "name", None) or getattr(metric, "__name__", metric)
+
+
+def _to_yaml(self: Any, **kwargs: Any) -> str:
+    raise OldName("model.to_yaml()", "Use model.to_json() and keras.models.model_from_json().")
 
 
 def _reset_states(self: Any) -> None:
