@@ -61,7 +61,7 @@ LATE = {
     "hdf5plugin": {"sources.stored"},
     "matplotlib": {"reporting.history"},
     "psutil": {"machine"},
-    "pyarrow": {"sources.parquet_files", "sources.table_files"},
+    "pyarrow": {"sources.arrow", "sources.parquet_files", "sources.table_files"},
     "sklearn": {"datasets.ready", "demo"},
     "tensorflow": {"adapters.keras_data"},
     "torch": {"adapters.keras_state"},

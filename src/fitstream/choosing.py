@@ -34,6 +34,8 @@ def class_labels(source: Source | Sequential, operations: Sequence[Operation], w
         labels = labels[:, 0]
     if labels is not None and labels.ndim == 2 and _is_one_hot(labels):
         labels = labels.argmax(axis=1)
+    if labels is not None and _is_whole(labels):  # as MATLAB stores them
+        labels = labels.astype(np.int64)
     if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iub":
         told = "are not known" if labels is None else f"are {labels.dtype}{list(labels.shape)}"
         raise PlanError(
@@ -43,6 +45,12 @@ def class_labels(source: Source | Sequential, operations: Sequence[Operation], w
     assert isinstance(source, Source)
     order = sample_order(source, operations)
     return np.asarray(labels[order.indices(0, np.arange(order.count))])
+
+
+def _is_whole(labels: npt.NDArray[np.generic]) -> bool:
+    if labels.dtype.kind != "f" or labels.ndim != 1 or labels.nbytes > _MOST_LABEL_BYTES:
+        return False
+    return bool((np.abs(labels) < 2**53).all() and (labels == np.rint(labels)).all())
 
 
 def _is_one_hot(labels: npt.NDArray[np.generic]) -> bool:

@@ -92,7 +92,18 @@ MALFORMED = {
         {},
         r"line 2, column 1: not valid JSON: Extra data.*name the file .jsonl",
     ),
-    "json object": ("t.json", '{"images": []}', {}, r"an object with the names \['images'\], not a list of objects"),
+    "json object": (
+        "t.json",
+        '{"info": 1, "images": []}',
+        {},
+        r"an object with the names \['info', 'images'\], not a list of objects.*json\.load\(file\)\['images'\]",
+    ),
+    "json objects by name": (
+        "t.json",
+        '{"a.jpg": {"path": "a.jpg", "label": 0}}',
+        {},
+        r"If each object in it is a row, pass list\(json\.load\(file\)\.values\(\)\).*pandas\.read_json",
+    ),
     "json list of text": ("t.json", '["a"]', {}, r"t\.json: the first row is of type str, not an object"),
     "deep json": ("t.json", "[" * 100_000, {}, r"t\.json: the JSON is nested too deeply"),
     "json row without label": (

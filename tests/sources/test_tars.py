@@ -170,7 +170,10 @@ def test_a_header_that_declares_too_much_is_refused_before_it_is_read(tmp_path: 
 
 
 def test_a_sample_without_a_part_is_told_with_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(fs.SourceError, match=r"sample 0 of the tar has no part 'json'. There are 'png', 'cls'"):
+    with pytest.raises(
+        fs.SourceError,
+        match=r"sample 0 of the tar \(that of '.*00000\.png'\) has no part 'json'. There are 'png', 'cls'",
+    ):
         fs.from_webdataset(written(tmp_path), "png", "json")
 
 
@@ -234,11 +237,21 @@ def test_json_is_what_it_says(tmp_path: Path) -> None:
             assert (vector[:, 0] == label).all()
 
 
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_a_bad_sample_is_told_by_the_name_of_its_member(tmp_path: Path, kind: int) -> None:
+    name = "folder/" + "叶" * (9 if kind == tarfile.USTAR_FORMAT else 70) + ".cls"
+    with tarfile.open(tmp_path / "a.tar", "w", format=kind) as tar:
+        add(tar, "0.cls", b"1")
+        add(tar, name, b"dog")
+    with pytest.raises(fs.SampleError, match=rf"a\.tar@\d+ '{name}'\) failed in read: its part 'cls' is 'dog'"):
+        fs.from_webdataset(tmp_path / "a.tar", "cls")[1]
+
+
 @pytest.mark.parametrize(("data", "told"), [(b'{"a": ', "line 1, column 7: not valid JSON"), (b"\xff", "not UTF-8")])
 def test_json_that_is_none_is_told_with_its_part(tmp_path: Path, data: bytes, told: str) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         add(tar, "0.json", data)
-    with pytest.raises(fs.SampleError, match=rf"a\.tar@512\) failed in read: its part 'json'.*{told}"):
+    with pytest.raises(fs.SampleError, match=rf"a\.tar@512 '0\.json'\) failed in read: its part 'json'.*{told}"):
         fs.from_webdataset(tmp_path / "a.tar", "json")[0]
 
 

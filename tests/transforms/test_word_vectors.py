@@ -221,6 +221,14 @@ def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path: Path, text: st
         WordVectors(path)
 
 
+@pytest.mark.parametrize("word", [b"cat", 7, ["cat"]])
+def test_what_is_no_text_is_refused_and_not_an_unknown_word(tmp_path: Path, word: object) -> None:
+    (tmp_path / "x.txt").write_text("cat 1 2\n")
+    for encode in (Vocabulary(["cat"]), WordVectors(tmp_path / "x.txt")):
+        with pytest.raises(fs.SourceError, match=r"words are text, and this is a (bytes|int|list)"):
+            encode([word])  # type: ignore[list-item]
+
+
 def test_compressed_files_are_said_to_be_that(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_bytes(gzip.compress(b"a 1 2\n"))

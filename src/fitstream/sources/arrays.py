@@ -167,6 +167,9 @@ def _rows(leaf: Any, name: str) -> npt.NDArray[Any] | StoredArray:
     except Exception as error:  # noqa: BLE001  an array's own reading may raise anything
         kind = f"{type(leaf).__module__.partition('.')[0]}.{type(leaf).__name__}"
         raise SourceError(f"{where} is a {kind} that NumPy can't read: {error}. Convert it first.") from None
+    if len(array.shape) == 0 and array.dtype == object:
+        advice = " Make it dense: .toarray()." if hasattr(leaf, "toarray") else ""
+        raise SourceError(f"{where} is a {type(leaf).__name__}, and no array.{advice}", file=file)
     if array.dtype.kind not in "biufc":
         raise SourceError(
             f"{where} has dtype {array.dtype}; arrays must hold numbers. Encode text and objects first.", file=file

@@ -41,12 +41,18 @@ class OpenedFile:
             from pyarrow import parquet
         except ImportError:
             raise SourceError('reading Parquet needs pyarrow: pip install "fitstream[parquet]".', file=path) from None
+        if os.path.isdir(path):
+            pattern = os.path.join(path, "*.parquet")
+            raise SourceError(f"it is a folder. Name the files in it, by a pattern such as {pattern!r}.", file=path)
         check_file(path)
         self.path = path
         self.errors = (OSError, ValueError, pa.ArrowException)
         try:
             options = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}  # else a column of a group is read at once
-            self.file = parquet.ParquetFile(path, read_dictionary=list(text), **options)
+            # Damaged pages are told by their checksums, where the file has them.
+            self.file = parquet.ParquetFile(
+                path, read_dictionary=list(text), page_checksum_verification=True, **options
+            )
         except self.errors as error:
             raise SourceError(f"it is not readable as Parquet: {error}", file=path) from None
 

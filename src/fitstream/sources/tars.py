@@ -24,7 +24,7 @@ from fitstream.sources.file_access import read_at
 from fitstream.sources.files import PICTURE_SUFFIXES
 from fitstream.sources.json_text import parse
 from fitstream.sources.labels import few
-from fitstream.sources.tar_index import Members, index_tar
+from fitstream.sources.tar_index import Members, index_tar, member_name
 
 __all__ = ["TarSource", "open_tars"]
 
@@ -85,9 +85,10 @@ def _chosen(
         if (there != 1).any():
             sample = int(np.argmax(there != 1))
             what = "no part" if there[sample] == 0 else f"{there[sample]} parts"
+            name = member_name(path, int(members.starts[members.keys == sample].min()))
             raise SourceError(
-                f"sample {sample} of the tar has {what} {';'.join(endings)!r}. There are {few(members.names)}. "
-                "Name endings that each sample has once.",
+                f"sample {sample} of the tar (that of {name!r}) has {what} {';'.join(endings)!r}. "
+                f"There are {few(members.names)}. Name endings that each sample has once.",
                 file=path,
             )
         if len(rows) and int(members.sizes[rows].max()) >= 2**32:
@@ -160,8 +161,10 @@ class TarSource(Source):
         return int(np.searchsorted(self.first, index, "right")) - 1
 
     def path(self, index: int) -> str:
-        """The tar, and the byte where the sample's first part begins."""
-        return f"{self.paths[self.tar(index)]}@{int(self.starts[index, 0])}"
+        """The tar, the byte where the sample's first part begins, and the name of that part."""
+        path, start = self.paths[self.tar(index)], int(self.starts[index, 0])
+        name = member_name(path, start)
+        return f"{path}@{start}" + (f" {name!r}" if name else "")
 
     def labels(self) -> npt.NDArray[np.generic] | None:
         """The last part of several, if it is a whole number and they aren't too many to be read now."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import reprlib
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, final
@@ -143,6 +144,8 @@ class WordVectors:
         return made, found
 
     def _place(self, word: str) -> int | None:
+        if not isinstance(word, str):
+            raise SourceError(f"words are text, and this is a {type(word).__name__}: {reprlib.repr(word)}.")
         encoded = word.encode("utf-8", "surrogatepass")
         digest = np.uint64(_digest(encoded))
         at = int(np.searchsorted(self._digests, digest))
