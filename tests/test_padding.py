@@ -270,6 +270,19 @@ def test_samples_that_only_a_later_pass_draws_have_their_lengths_too(replacement
             assert max(low) <= min(high)
 
 
+def test_both_sides_of_a_split_and_the_whole_have_the_lengths_of_their_own_samples() -> None:
+    whole = (
+        fs.from_sequence(Sentences(range(1, 41))).shuffle(1).batch(4, pad=[0], bucket_by=lambda tokens, _: len(tokens))
+    )
+    for dataset in (*whole.split_off(0.25, seed=3), whole):
+        for tokens, label in epoch(dataset, workers=0):
+            assert tokens.shape[1] == max(label) + 1
+        buckets = dataset.plan().order.buckets
+        assert buckets is not None
+        used = np.concatenate([label for _, label in epoch(dataset, workers=0)])
+        assert (buckets.lengths[used] == used + 1).all()
+
+
 def test_bucketed_batches_waste_less_padding() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.geometric(0.05, 20_000)

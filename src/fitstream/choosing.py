@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fitstream.errors import PlanError
-from fitstream.operations import Operation
+from fitstream.operations import Batch, Operation
 from fitstream.probe import sample_order
 from fitstream.sampling import MAX_COUNT, Draw, Shuffle, Split, Take
 from fitstream.sources.base import Sequential, Source
@@ -159,6 +160,8 @@ def renewed(source: Source, before: Sequence[Operation], after: Sequence[Operati
             made.append(draw(source, leading, one.count, one.seed, replacement=one.replacement, balance=balance))
         elif isinstance(one, Shuffle) and one.chunks is not None:
             made.append(chunk_shuffle(source, leading, one.seed, one.chunks.window_blocks)[1])
+        elif isinstance(one, Batch) and one.bucket_by is not None:
+            made.append(replace(one, bucket_by=one.bucket_by.renewed()))
         else:
             made.append(one)
     return tuple(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,14 @@ def test_models_have_the_methods() -> None:
     assert model.ids == [*range(30)]
     assert len(model.evaluate_generator(Rows(12))) == 2
     assert model.predict_generator(batches(), 2).shape == (10, 3)
+
+
+def test_old_imports_find_the_classes() -> None:
+    install()
+    for place in ("keras.utils", "keras.utils.data_utils", "keras.engine.training"):
+        module = importlib.import_module(place)
+        assert (module.Sequence, module.GeneratorEnqueuer) == (Sequence, GeneratorEnqueuer)
+        assert module.OrderedEnqueuer is OrderedEnqueuer
 
 
 def test_keras_1_counts_samples_where_positions_count() -> None:

@@ -163,3 +163,24 @@ def test_layers_take_what_they_took(tmp_path: Path) -> None:
         """,
     )
     assert "train.py:34: Tensors.trainable_weights = [...] holds tensors" in ran.error, ran.error
+
+
+def test_checkpoints_of_keras_1_count_epochs_from_0(tmp_path: Path) -> None:
+    ran = run(
+        tmp_path,
+        """
+        import numpy as np
+        from keras import backend as K
+        from keras.callbacks import ModelCheckpoint
+        from keras.layers import Dense
+        from keras.models import Sequential
+        model = Sequential([Dense(output_dim=1, input_dim=3)])
+        model.compile('sgd', 'mse', metrics=[lambda y_true, y_pred: K.mean(K.pow(y_true - y_pred, 2))])
+        x, y = np.random.rand(8, 3), np.random.rand(8, 1)
+        model.fit(x, y, nb_epoch=2, callbacks=[ModelCheckpoint('at.{epoch:02d}.h5')], verbose=0)
+        assert len(model.train_on_batch(x, y)) == len(model.test_on_batch(x, y=y)) == 2
+        """,
+        options=("--keras", "1"),
+    )
+    assert ran.code == 0, ran.error
+    assert sorted(path.name for path in tmp_path.glob("at.*")) == ["at.00.h5", "at.01.h5"]

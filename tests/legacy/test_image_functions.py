@@ -216,6 +216,7 @@ def test_arrays_and_images_go_back_and_forth(photo: Path) -> None:
 def test_arrays_are_scaled_for_people() -> None:
     x = np.float32([[[-1.0], [1.0]]])
     assert np.asarray(images.array_to_img(x)).tolist() == [[0, 255]]
+    assert all(images.array_to_img(np.float32([[[0.0], [top]]])).mode == "L" for top in np.arange(1, 300) / 7)
     assert images.array_to_img(np.float32([[[300.0]]]), scale=False).mode == "I"
 
 

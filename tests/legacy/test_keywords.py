@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from typing import Any
 
 import pytest
@@ -66,6 +68,24 @@ def test_keras_1s_positional_arguments_are_samples_and_epochs() -> None:
         "use_multiprocessing": True, "initial_epoch": 4, "steps_per_epoch": None, "validation_steps": None,
     }  # fmt: skip
     assert call("m", "g", steps_per_epoch=3)["steps_per_epoch"] == 3
+
+
+def test_class_weights_stand_where_keras_2_0_to_2_2_had_them() -> None:
+    call = inspect.signature(fs.fit_generator).replace(return_annotation=inspect.Signature.empty)
+
+    @takes_old_keywords
+    @functools.wraps(fs.fit_generator)
+    def later(*args: Any, **given: Any) -> dict[str, Any]:
+        return dict(call.bind(*args, **given).arguments)
+
+    shared = ("m", "g", 5, 2, 1, None, "v", 3)
+    before = later(*shared, {0: 1.0}, 8, 2, True, False, 1)
+    after = later(*shared, 1, {0: 1.0}, 8, 2, True, False, 1)
+    assert before == after
+    assert before["class_weight"] == {0: 1.0}
+    assert before["initial_epoch"] == 1
+    assert later(*shared, None)["class_weight"] is None
+    assert later(*shared, [2])["validation_freq"] == [2]
 
 
 def test_too_many_or_doubled_arguments_of_keras_1_are_refused() -> None:

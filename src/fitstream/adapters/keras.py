@@ -207,7 +207,8 @@ class KerasDataset(keras.utils.PyDataset):
 
 def blank_length(plan: Plan) -> int:
     """Of a padded axis in a batch that only shows shapes: no longer than batches get, as a model may have no room."""
-    return min([_BLANK_LENGTH, *(plan.layout.specs[number].shape[0] or 1 for number in plan.padded)])
+    longest = (plan.layout.specs[number].shape[0] for number in plan.padded)
+    return min([_BLANK_LENGTH, *(length for length in longest if length is not None)])
 
 
 def too_short(given: int, planned: int) -> FitstreamError:

@@ -87,7 +87,8 @@ def check_targets(model: Any, feeds: Sequence[Feed | None]) -> None:
 def needs_targets(model: Any) -> bool:
     """Whether a model's loss compares targets, and its steps are Keras's own."""
     own_steps = any(getattr(type(model), name, None) is not getattr(keras.Model, name) for name in _STEPS)
-    return getattr(model, "loss", None) is not None and not own_steps
+    losses = keras.tree.flatten(getattr(model, "loss", None))
+    return any(loss is not None for loss in losses) and not own_steps
 
 
 def count_validations(epochs: int, initial_epoch: int, frequency: int | list[int]) -> int:

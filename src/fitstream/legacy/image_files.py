@@ -189,7 +189,8 @@ def array_to_img(
         pixels = pixels.transpose(1, 2, 0)
     if scale:
         pixels = pixels - pixels.min()
-        pixels = pixels * (255 / (pixels.max() or 1))
+        # In this order the largest is 255, and not a rounding error above it.
+        pixels = pixels / (pixels.max() or 1) * 255
     channels = pixels.shape[2]
     if channels not in (1, 3, 4):
         raise PlanError(f"a picture has 1, 3 or 4 channels, and this one of shape {np.shape(x)} has {channels}.")

@@ -18,6 +18,7 @@ from fitstream.legacy import methods
 from fitstream.legacy.enqueuers import GeneratorEnqueuer, OrderedEnqueuer
 from fitstream.legacy.keywords import RENAMED, by_keras_1
 from fitstream.legacy.logs import install_log_names
+from fitstream.legacy.old_modules import OldModule, old_imports
 from fitstream.legacy.sequence import Sequence, is_sequence
 
 __all__ = ["install"]
@@ -25,6 +26,8 @@ __all__ = ["install"]
 _FAMILY: tuple[Callable[..., Any], ...] = (methods.fit_generator, methods.evaluate_generator, methods.predict_generator)
 #: Keras 3's method -> ours, and the name of its count of batches.
 _HANDED_OVER = dict(zip(("fit", "evaluate", "predict"), _FAMILY, strict=True))
+#: Where imports of Keras 1 and 2 look for the classes, besides keras.utils.
+_MODULES = ("keras.utils.data_utils", "keras.engine", "keras.engine.training")
 _QUEUE = ("max_queue_size", "workers", "use_multiprocessing")
 #: What `evaluate` is given only by Keras's own `fit`, which expects its own answer.
 _OF_FIT = "_use_cached_eval_dataset"
@@ -60,6 +63,11 @@ def _put_classes() -> None:
     for place in places:
         for kind in (Sequence, GeneratorEnqueuer, OrderedEnqueuer):
             setattr(place, kind.__name__, kind)
+    if old_imports() is None:  # which finds these modules itself
+        for name in _MODULES:
+            sys.modules.setdefault(name, OldModule(name))
+            parent, _, own = name.rpartition(".")
+            setattr(sys.modules[parent], own, sys.modules[name])
 
 
 def _handing_over(own: Callable[..., Any], method: Callable[..., Any]) -> Callable[..., Any]:

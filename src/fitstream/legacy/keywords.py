@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import numbers
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -51,10 +52,16 @@ def takes_old_keywords(method: _Method) -> _Method:
     def call(*args: Any, **given: Any) -> Any:
         if parameters[3:4] == ["callbacks"] and len(args) > 3 and isinstance(args[3], int):
             args = (*args[:3], None, *args[3:])  # Keras 2.0 to 2.2 had the queue's arguments here
+        if parameters[8:9] == ["validation_freq"] and len(args) > 8 and not _is_frequency(args[8]):
+            args = (*args[:8], 1, *args[8:])  # and class weights here
         told = _translated(method.__name__, parameters, dict(zip(parameters, args, strict=False)), given)
         return method(*args, **told)
 
     return cast("_Method", call)
+
+
+def _is_frequency(value: Any) -> bool:
+    return isinstance(value, (numbers.Integral, list, tuple))
 
 
 def by_keras_1(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fitstream.adapters.keras import keras
 from fitstream.legacy.old_kernels import (
+    batch_dot,
     batch_normalization,
     bias_add,
     binary_crossentropy,
@@ -23,6 +24,8 @@ from fitstream.legacy.old_kernels import (
     conv2d,
     conv2d_transpose,
     conv3d,
+    ctc_batch_cost,
+    ctc_decode,
     depthwise_conv2d,
     in_top_k,
     normalize_batch_in_training,
@@ -49,6 +52,7 @@ from fitstream.legacy.old_values import (
     random_uniform,
     random_uniform_variable,
     set_value,
+    shape,
     truncated_normal,
     update,
     update_add,
@@ -79,6 +83,8 @@ __all__ = [
     "conv2d_transpose",
     "conv3d",
     "count_params",
+    "ctc_batch_cost",
+    "ctc_decode",
     "cumprod",
     "cumsum",
     "depthwise_conv2d",
@@ -125,6 +131,7 @@ __all__ = [
     "separable_conv2d",
     "set_image_dim_ordering",
     "set_value",
+    "shape",
     "softmax",
     "sparse_categorical_crossentropy",
     "spatial_2d_padding",
@@ -175,7 +182,7 @@ ones_like, zeros_like, squeeze, stack, dot, reshape, tile, where, arange, slice 
     _renamed(name)
     for name in ("ones_like", "zeros_like", "squeeze", "stack", "dot", "reshape", "tile", "where", "arange", "slice")
 )
-shape, stop_gradient, logsumexp = (_renamed(name) for name in ("shape", "stop_gradient", "logsumexp"))
+stop_gradient, logsumexp = (_renamed(name) for name in ("stop_gradient", "logsumexp"))
 
 
 def _reduction(name: str) -> Callable[..., Any]:
@@ -281,12 +288,6 @@ def flatten(x: Any) -> Any:  # noqa: D103
 
 def batch_flatten(x: Any) -> Any:  # noqa: D103
     return ops.reshape(x, (-1, math.prod(x.shape[1:])))
-
-
-def batch_dot(x: Any, y: Any, axes: Any = None) -> Any:  # noqa: D103
-    if axes is None:
-        axes = (len(x.shape) - 1, len(y.shape) - 2 if len(y.shape) > 2 else 1)
-    return keras.layers.Dot(axes=tuple(axes) if isinstance(axes, list) else axes)([x, y])
 
 
 def repeat(x: Any, n: int) -> Any:  # noqa: D103

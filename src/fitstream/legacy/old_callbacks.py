@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
 from typing import Any
 
@@ -19,6 +20,15 @@ def install() -> None:
     for name in ("LearningRateScheduler", "ReduceLROnPlateau"):
         _log_rate(getattr(keras.callbacks, name))
     _any_file(keras.callbacks.ModelCheckpoint)
+    base = keras.callbacks.Callback
+    base.model = base.model.setter(_set_model)  # programs do so themselves, above all in __init__
+    missing = [name for name in ("tensorflow", "tensorboard") if importlib.util.find_spec(name) is None]
+    if missing:
+        _without_logs(keras.callbacks.TensorBoard, " and ".join(missing))
+
+
+def _set_model(self: Any, model: Any) -> None:
+    self._model = model
 
 
 def direction(monitor: str) -> str:
@@ -39,6 +49,20 @@ def _choose_direction(callback: Any) -> None:
             given.arguments["mode"] = direction(given.arguments["monitor"])
         make(*given.args, **given.kwargs)
 
+    callback.__init__ = __init__
+
+
+def _without_logs(callback: Any, missing: str) -> None:
+    """TensorBoard where what writes its files is not installed: it says so, and training goes on."""
+    make = callback.__init__
+
+    @functools.wraps(make)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        program.tell(f"TensorBoard(...) writes no logs: {missing} is not installed (pip install {missing})")
+        make(self, *args, **kwargs)
+
+    for name in [name for name in vars(callback) if name.startswith("on_") or name == "set_model"]:
+        delattr(callback, name)  # those of Callback do nothing
     callback.__init__ = __init__
 
 
@@ -75,7 +99,8 @@ def _any_file(callback: Any) -> None:
         self.epochs_since_last_save += 1
         if self.epochs_since_last_save >= self.period:
             self.epochs_since_last_save = 0
-            end(self, epoch, logs)
+            # Keras 1 counted from 0 in {epoch}.
+            end(self, epoch - (program.keras == 1), logs)
 
     callback.__init__ = __init__
     callback.on_epoch_end = on_epoch_end

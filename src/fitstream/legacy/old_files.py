@@ -50,7 +50,7 @@ def _saving(save: Any) -> Any:
         if path is None or path.suffix in (".keras", ".h5", ".hdf5"):
             save(self, filepath, *args, **kwargs)
             return
-        program.tell(f"model.save({path.name!r}): an HDF5 file of that name; in Keras 3, name it .keras")
+        program.tell("model.save(name): an HDF5 file of that name; in Keras 3, name it .keras")
         with _beside(path, ".h5") as written:
             save(self, str(written), *args, **kwargs)
 
@@ -64,7 +64,7 @@ def _saving_weights(save: Any) -> Any:
         if path is None or path.name.endswith((".weights.h5", ".weights.json")):
             save(self, filepath, overwrite, **kwargs)
             return
-        program.tell(f"model.save_weights({path.name!r}): as Keras 2 wrote it; in Keras 3, name it .weights.h5")
+        program.tell("model.save_weights(name): as Keras 2 wrote it; in Keras 3, name it .weights.h5")
         with _beside(path, ".h5") as written:
             _write_weights(self, written)
 
@@ -93,9 +93,44 @@ def _loading(load: Any) -> Any:
         if path is None or not _is_hdf5(path):
             return load(filepath, custom_objects, *args, **kwargs)
         with _called(path, ".h5") as named:
-            return load(str(named), {**_short_names(), **(custom_objects or {})}, *args, **kwargs)
+            known = {**_operations(), **_short_names(), **(custom_objects or {})}
+            model = load(str(named), known, *args, **kwargs)
+        _restore_optimizer(model, path)
+        return model
 
     return loading
+
+
+def _restore_optimizer(model: Any, path: Path) -> None:
+    """Give a model an optimizer for its variables: Keras 3 builds that of an HDF5 file for none, and can't train it."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or not optimizer.built or optimizer._trainable_variables:
+        return
+    import h5py
+
+    optimizer = type(optimizer).from_config(optimizer.get_config())
+    optimizer.build(model.trainable_variables)
+    with h5py.File(path, "r") as file:
+        group = file["optimizer_weights"]
+        state = [group[name][()] for name in _read_names(group, "weight_names")]
+    if [value.shape for value in state] == [tuple(variable.shape) for variable in optimizer.variables]:
+        for variable, value in zip(optimizer.variables, state, strict=True):
+            variable.assign(value)
+    else:
+        program.tell(f"load_model({path.name!r}): the optimizer begins anew, as its state is not that of Keras 3")
+    model.optimizer = optimizer
+
+
+def _operations() -> dict[str, Any]:
+    """Operations that models hold beside layers, such as those of a mask, which Keras 3 can't find for an HDF5 file."""
+    found: dict[str, Any] = {}
+    waiting = [keras.Operation]
+    while waiting:
+        for kind in waiting.pop().__subclasses__():
+            if not issubclass(kind, keras.Layer) and not hasattr(keras.layers, kind.__name__):
+                found[kind.__name__] = kind
+                waiting.append(kind)
+    return found
 
 
 def _short_names() -> dict[str, Any]:
@@ -172,6 +207,13 @@ def _write_weights(model: Any, path: Path) -> None:
         _write_names(group, "weight_names", [weight.path for weight in own])
         for weight in own:
             group.create_dataset(weight.path, data=np.asarray(keras.ops.convert_to_numpy(weight)))
+
+
+def _read_names(group: Any, attribute: str) -> list[str]:
+    parts = [group.attrs[attribute]] if attribute in group.attrs else []
+    while f"{attribute}{len(parts)}" in group.attrs:
+        parts.append(group.attrs[f"{attribute}{len(parts)}"])
+    return [name.decode() if isinstance(name, bytes) else str(name) for part in parts for name in part]
 
 
 def _write_names(group: Any, attribute: str, names: list[str]) -> None:

@@ -8,6 +8,7 @@ from fitstream.adapters.keras import keras
 from fitstream.legacy.program import calls_itself, program
 
 __all__ = [
+    "batch_dot",
     "batch_normalization",
     "bias_add",
     "binary_crossentropy",
@@ -16,6 +17,8 @@ __all__ = [
     "conv2d",
     "conv2d_transpose",
     "conv3d",
+    "ctc_batch_cost",
+    "ctc_decode",
     "depthwise_conv2d",
     "in_top_k",
     "normalize_batch_in_training",
@@ -156,3 +159,39 @@ def binary_crossentropy(target: Any, output: Any, from_logits: bool = False) -> 
 
 def in_top_k(predictions: Any, targets: Any, k: int) -> Any:  # noqa: D103
     return ops.in_top_k(targets, predictions, k)
+
+
+def batch_dot(x: Any, y: Any, axes: Any = None) -> Any:  # noqa: D103
+    if axes is None:
+        axes = (len(x.shape) - 1, len(y.shape) - 2 if len(y.shape) > 2 else 1)
+    return keras.layers.Dot(axes=tuple(axes) if isinstance(axes, list) else axes)([x, y])
+
+
+def ctc_batch_cost(y_true: Any, y_pred: Any, input_length: Any, label_length: Any) -> Any:
+    """The CTC loss of each sample, `(samples, 1)`.
+
+    Args:
+        y_true: Labels, `(samples, longest)`.
+        y_pred: What a softmax gave, `(samples, time, classes)`; the last class is the blank.
+        input_length: Steps of each sample, `(samples, 1)`.
+        label_length: Labels of each sample, `(samples, 1)`.
+    """
+    lengths = [ops.cast(ops.reshape(length, (-1,)), "int32") for length in (label_length, input_length)]
+    scores = ops.log(y_pred + keras.config.epsilon())
+    cost = ops.ctc_loss(ops.cast(y_true, "int32"), scores, *lengths, mask_index=y_pred.shape[-1] - 1)
+    return ops.expand_dims(cost, 1)
+
+
+def ctc_decode(
+    y_pred: Any, input_length: Any, greedy: bool = True, beam_width: int = 100, top_paths: int = 1
+) -> tuple[list[Any], Any]:
+    """Labels that a CTC model read: a list of `(samples, longest)` with -1 behind the last, and their scores."""
+    decoded, scores = ops.ctc_decode(
+        ops.log(y_pred + keras.config.epsilon()),
+        ops.cast(input_length, "int32"),
+        strategy="greedy" if greedy else "beam_search",
+        beam_width=beam_width,
+        top_paths=top_paths,
+        mask_index=y_pred.shape[-1] - 1,
+    )
+    return [decoded[path] for path in range(1 if greedy else top_paths)], scores

@@ -46,10 +46,22 @@ def install() -> None:
     for name in ("input_shape", "output_shape"):
         if not hasattr(layer, name):
             setattr(layer, name, property(functools.partial(_shape, tensor=name.partition("_")[0])))
+    layer.get_input_at, layer.get_output_at = _input_at, _output_at
     layer.trainable_weights = property(layer.trainable_weights.fget, _set_weights)
     # In Keras 3 the input of an input layer is an empty list.
     keras.layers.InputLayer.input = property(lambda self: self.output)
     _add_batch_shapes()
+
+
+def _input_at(layer: Any, node_index: int) -> Any:
+    """What a shared layer was called with, by the number of the call."""
+    found = layer._inbound_nodes[node_index].input_tensors
+    return found[0] if len(found) == 1 else found
+
+
+def _output_at(layer: Any, node_index: int) -> Any:
+    found = layer._inbound_nodes[node_index].output_tensors
+    return found[0] if len(found) == 1 else found
 
 
 def _add_batch_shapes() -> None:

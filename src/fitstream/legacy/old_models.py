@@ -11,7 +11,7 @@ from typing import Any, final
 import numpy as np
 
 from fitstream.adapters.keras import keras
-from fitstream.legacy.program import program
+from fitstream.legacy.program import OldName, program
 from fitstream.legacy.renames import read_renames
 from fitstream.legacy.sequence import Sequence
 from fitstream.legacy.translating import definer
@@ -28,12 +28,16 @@ def install() -> None:
     keras.Sequential.predict_classes = _predict_classes
     keras.Sequential.predict_proba = _predict_proba
     model.reset_states = _reset_states
+    model.to_yaml = _to_yaml
     keras.layers.RNN.reset_states = keras.layers.RNN.reset_state
+    model.input_names = property(lambda self: [tensor.name for tensor in self.inputs])
     model.metrics_names = property(_metrics_names)
     # `Model(...)` with an input and an output becomes one of these, whose arguments are to be translated as well.
     for cls in model.__subclasses__():
         if cls.__name__ == "Functional":
             cls.__init__ = _both_ways(cls.__init__)
+    for side in ("input", "output"):
+        setattr(keras.Sequential, side, property(functools.partial(_end, side=side)))
     new = model.__new__
     model.__new__ = staticmethod(_both_ways(new))
 
@@ -44,10 +48,24 @@ def _both_ways(original: Any) -> Any:
     @functools.wraps(original)
     def making(*args: Any, **kwargs: Any) -> Any:
         names = {"input": "inputs", "output": "outputs"}
-        return original(*args, **{names.get(name, name): value for name, value in kwargs.items()})
+        kwargs = {names.get(name, name): value for name, value in kwargs.items()}
+        ends = {name: _single(kwargs[name]) for name in names.values() if name in kwargs}
+        return original(*map(_single, args), **{**kwargs, **ends})
 
     making.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
     return making
+
+
+def _single(tensors: Any) -> Any:
+    """A list of one tensor is that tensor: so `model.output` was, and what `predict` gave."""
+    alone = isinstance(tensors, (list, tuple)) and len(tensors) == 1 and isinstance(tensors[0], keras.KerasTensor)
+    return tensors[0] if alone else tensors
+
+
+def _end(model: Any, side: str) -> Any:
+    """`input` and `output` of a Sequential model before its first call."""
+    found = getattr(model, f"{side}s")
+    return found[0] if len(found) == 1 else found
 
 
 def _slicing(original: Any) -> Any:
@@ -63,11 +81,12 @@ def _slicing(original: Any) -> Any:
             self, *args, **{one: kwargs[one] for one in kwargs if one in signature.parameters}
         )
         told = {**given.arguments, **kwargs}
+        told.pop("self", None)
         parts = [told.pop(name, None) for name in ("x", "y", "sample_weight")]
         told["x"] = _Slices(parts, told.pop("batch_size", None) or 32)
         if "shuffle" in told:
             told["shuffle"] = bool(told["shuffle"])
-        return original(**told)
+        return original(self, **told)
 
     return slicing
 
@@ -133,6 +152,8 @@ def _spread(model: Any, arguments: dict[str, Any]) -> None:
         count = len(model.outputs)
     except (AttributeError, TypeError):
         return  # a model that doesn't know its outputs yet
+    if all(one is None for one in keras.tree.flatten(arguments.get("loss"))):
+        arguments["loss"] = None  # all that the model learns from was added to it
     if count < 2:
         return
     for name in ("metrics", "weighted_metrics"):
@@ -151,24 +172,45 @@ def _copy(metric: Any) -> Any:
 
 def _metrics_names(self: Any) -> list[str]:
     """Names of what `evaluate` returns, in its order; Keras 3 names all compiled metrics as one."""
-    asked = getattr(self._compile_metrics, "_user_metrics", None)
-    if asked and not self._compile_metrics.built and isinstance(asked, (list, tuple)):
-        return ["loss", *_names_before(self, asked)]
+    parts = [part for part in (self._compile_metrics, self._compile_loss) if part is not None]
+    if not all(part.built for part in parts):
+        return ["loss", *_names_before(self)]
     found = self._flatten_metrics_in_order({name: name for name in self.get_metrics_result()})
     return [found] if isinstance(found, str) else found
 
 
-def _names_before(model: Any, asked: Any) -> list[str]:
+def _names_before(model: Any) -> list[str]:
     """Names of losses and metrics before the first batch, when Keras 3 makes them."""
     outputs = list(getattr(model, "output_names", None) or [])
-    each = [
-        [getattr(one, "name", None) or getattr(one, "__name__", one) for one in keras.tree.flatten(part)]
-        for part in asked
+    losses = getattr(model._compile_loss, "_user_loss", None)
+    asked = getattr(model._compile_metrics, "_user_metrics", None) or []
+    if len(outputs) < 2:
+        return [_name(one) for one in keras.tree.flatten(asked) if one is not None]
+    own = [f"{output}_loss" for output, loss in zip(outputs, _by_output(losses, outputs), strict=True) if loss]
+    named = [
+        f"{output}_{_name(one)}"
+        for output, metrics in zip(outputs, _by_output(asked, outputs), strict=True)
+        for one in keras.tree.flatten(metrics)
+        if one is not None
     ]
-    if len(outputs) < 2 or len(each) != len(outputs):
-        return [name for names in each for name in names]
-    losses = [f"{output}_loss" for output in outputs]
-    return losses + sorted(f"{output}_{name}" for output, names in zip(outputs, each, strict=True) for name in names)
+    return (own if len(own) > 1 else []) + sorted(named)
+
+
+def _by_output(given: Any, outputs: list[str]) -> list[Any]:
+    """What was compiled for each output."""
+    if isinstance(given, Mapping):
+        return [given.get(output) for output in outputs]
+    if isinstance(given, (list, tuple)) and len(given) == len(outputs):
+        return list(given)
+    return [given or None] * len(outputs)
+
+
+def _name(metric: Any) -> Any:
+    return getattr(metric, "name", None) or getattr(metric, "__name__", metric)
+
+
+def _to_yaml(self: Any, **kwargs: Any) -> str:
+    raise OldName("model.to_yaml()", "Use model.to_json() and keras.models.model_from_json().")
 
 
 def _reset_states(self: Any) -> None:

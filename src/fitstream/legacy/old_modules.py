@@ -19,6 +19,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, final
 
 from fitstream.legacy.old_names import WAY, find, install_names, names_of, way_of
+from fitstream.legacy.old_tensorflow import answer_old_names
 from fitstream.legacy.program import OldAttribute, OldName, calls_itself, program
 from fitstream.legacy.renames import read_renames
 
@@ -209,6 +210,7 @@ class _Importing:
             ) from None
         # In place of a loader that would bring another module, which knows no old names.
         sys.modules["tensorflow"].keras = importlib.import_module("keras")  # type: ignore[attr-defined]
+        answer_old_names(sys.modules["tensorflow"])
         return module
 
 

@@ -27,6 +27,7 @@ __all__ = ["install"]
 
 _TRAINING = ("fit", "train_on_batch")
 _WITH_TARGETS = ("fit", "evaluate", "train_on_batch", "test_on_batch")
+_ON_BATCH = ("train_on_batch", "test_on_batch")
 #: By model: what was trainable when it was compiled, by the identities of its layers and variables.
 _compiled: weakref.WeakKeyDictionary[Any, dict[int, bool]] = weakref.WeakKeyDictionary()
 #: By model: models of the losses that were added to it.
@@ -37,7 +38,7 @@ def install() -> None:
     """Let all models train so."""
     model = keras.Model
     for name in _WITH_TARGETS:
-        setattr(model, name, _taking_lists(getattr(model, name)))
+        setattr(model, name, _taking_lists(getattr(model, name), _array if name not in _ON_BATCH else _floats))
     for name in _TRAINING:
         setattr(model, name, _as_compiled(getattr(model, name)))
     definer(model, "compile").compile = _remembering(model.compile)
@@ -47,16 +48,16 @@ def install() -> None:
             cls.add_loss = _add_loss
 
 
-def _taking_lists(original: Any) -> Any:
-    """Targets of one output as a list of numbers: an array, where Keras 3 sees as many outputs."""
+def _taking_lists(original: Any, read: Any) -> Any:
+    """Targets as they were read: those of one output may be a list of numbers, where Keras 3 sees as many outputs."""
     signature = inspect.signature(original)
 
     @functools.wraps(original)
     def taking(self: Any, *args: Any, **kwargs: Any) -> Any:
         if len(args) > 1:
-            args = (args[0], _array(args[1]), *args[2:])
+            args = (args[0], read(args[1]), *args[2:])
         elif "y" in kwargs:
-            kwargs["y"] = _array(kwargs["y"])
+            kwargs["y"] = read(kwargs["y"])
         return original(self, *args, **kwargs)
 
     taking.__signature__ = signature  # type: ignore[attr-defined]
@@ -65,6 +66,16 @@ def _taking_lists(original: Any) -> Any:
 
 def _array(y: Any) -> Any:
     return np.asarray(y) if isinstance(y, list) and y and isinstance(y[0], (int, float, np.number)) else y
+
+
+def _floats(y: Any) -> Any:
+    """Targets in Keras's own precision, which Keras 3 gives to those of `fit` alone."""
+
+    def cast(part: Any) -> Any:
+        is_floating = isinstance(part, np.ndarray) and part.dtype.kind == "f"
+        return part.astype(keras.config.floatx()) if is_floating else part
+
+    return keras.tree.map_structure(cast, _array(y))
 
 
 def _remembering(original: Any) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any, final
 
 import numpy as np
 
@@ -24,6 +25,7 @@ __all__ = [
     "random_uniform",
     "random_uniform_variable",
     "set_value",
+    "shape",
     "truncated_normal",
     "update",
     "update_add",
@@ -33,6 +35,35 @@ __all__ = [
 ]
 
 ops = keras.ops
+
+
+def _by_side(operation: Callable[[Any, Any], Any]) -> Any:
+    def apply(self: _Shape, other: Any) -> Any:
+        return operation(ops.convert_to_tensor(tuple(self), "int32"), other)
+
+    return apply
+
+
+@final
+class _Shape(tuple[Any, ...]):
+    """A shape to calculate with, as Keras 2's tensor was. Sides that are known stay integers, which a shape can be."""
+
+    __slots__ = ()
+    __mul__ = __rmul__ = _by_side(operator.mul)
+    __truediv__, __floordiv__ = _by_side(operator.truediv), _by_side(operator.floordiv)
+    __sub__, __mod__ = _by_side(operator.sub), _by_side(operator.mod)
+    __rsub__ = _by_side(lambda sides, other: other - sides)
+
+    def __getitem__(self, place: Any) -> Any:
+        found = super().__getitem__(place)
+        return _Shape(found) if isinstance(place, slice) else found
+
+    def __add__(self, other: Any) -> Any:
+        return _Shape((*self, *other)) if isinstance(other, tuple) else _by_side(operator.add)(self, other)
+
+
+def shape(x: Any) -> Any:  # noqa: D103
+    return _Shape(ops.shape(x))
 
 
 def update(x: Any, new_x: Any) -> Any:

@@ -58,6 +58,7 @@ class Renames:
         calls: What becomes of the arguments of a class or function, by its dotted name.
         values: By the arguments' new names, old values and new ones; "-" leaves the argument out.
         strings: Old names in `compile(loss=, metrics=)`.
+        tensorflow: Names of TensorFlow 1 without an equal, and what to do instead.
         evidence: What tells Keras 1, and what Keras 2.
     """
 
@@ -67,6 +68,7 @@ class Renames:
     calls: Mapping[str, Call]
     values: Mapping[str, Mapping[str, str]]
     strings: Mapping[str, Mapping[str, str]]
+    tensorflow: Mapping[str, str]
     evidence: Mapping[int, Evidence]
 
 
@@ -83,6 +85,7 @@ def read_renames() -> Renames:
         calls={name: _call(rules, groups) for name, rules in table["calls"].items()},
         values=table["values"],
         strings=table["strings"],
+        tensorflow=table["tensorflow"],
         evidence={
             version: Evidence(
                 keywords=frozenset(evidence[f"keras{version}_keywords"]),
