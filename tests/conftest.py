@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 import leaks
 
-# An example may take long on a machine that does other work: how fast things are is for the benchmarks to say.
-settings.register_profile("fitstream", deadline=None)
-# For `make soak`, by --hypothesis-profile=soak.
-settings.register_profile("soak", deadline=None, max_examples=1000)
+# An example may take long on a machine that does other work: how fast things are is for the benchmarks to say. Each run
+# has the same examples, so that what fails here fails for everybody, and what passed once isn't refused by a draw.
+settings.register_profile("fitstream", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+# New ones each time are for `make soak`, by --hypothesis-profile=soak.
+settings.register_profile("soak", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fitstream")
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so the programs that they start.
@@ -29,11 +30,12 @@ MakePictures = Callable[..., Path]
 
 @pytest.fixture(scope="session", autouse=True)
 def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Temporary files of the tests, and of the processes that they start, go where no other program puts its own."""
+    """Temporary and kept files of the tests, and of the programs that they start, go where no other puts its own."""
     folder = str(tmp_path_factory.mktemp("temporary"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", folder)
         patch.setenv("TMPDIR", folder)
+        patch.setenv("FITSTREAM_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 __all__ = ["Snapshot", "left", "left_for_good", "take"]
 
-_PATIENCE_S = 5.0
+_PATIENCE_S = 30.0
 _TESTS = Path(__file__).parent
 _FRAMEWORKS = ("tensorflow", "torch", "jax", "matplotlib")
 _SERVERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")

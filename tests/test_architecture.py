@@ -24,12 +24,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     "late", "redaction", "errors", "policy", "spec", "machine", "memory", "kept_arrays", "packing", "scratch", "events",
     "permutation", "draws", "sampling", "sources", "transforms", "buckets", "operations", "batching", "failures",
-    "finite", "chain", "filler", "padding", "budget", "probe", "checking", "plan", "finishing", "planning", "codes",
-    "plain", "strata", "choosing", "visits", "sampled", "digests", "fingerprint", "engine", "measures", "state",
-    "bookmark", "loader", "looking", "described", "dataset", "constructors", "stored_constructors", "ranks", "devices",
-    "datasets", "checkpoint_files", "checkpoints", "adapters", "text", "reporting", "training", "legacy", "__init__",
-    "backend", "models", "runs", "demo", "interrupts", "cli_options", "inspection", "cli_inspect", "cli_run", "cli",
-    "__main__",
+    "finite", "chain", "filler", "padding", "budget", "probe", "checking", "plan", "finishing", "planning", "engine",
+    "states", "strata", "choosing", "measures", "loader", "looking", "described", "dataset", "constructors",
+    "stored_constructors", "ranks", "devices", "datasets", "checkpoint_files", "checkpoints", "adapters", "text",
+    "reporting", "training", "legacy", "__init__", "backend", "models", "runs", "demo", "interrupts", "cli_options",
+    "inspection", "cli_inspect", "cli_run", "cli", "__main__",
 ]
 # fmt: on
 
@@ -62,7 +61,7 @@ LATE = {
     "hdf5plugin": {"sources.stored"},
     "matplotlib": {"reporting.history"},
     "psutil": {"machine"},
-    "pyarrow": {"sources.parquet_files", "sources.table_files"},
+    "pyarrow": {"sources.arrow", "sources.parquet_files", "sources.table_files"},
     "sklearn": {"datasets.ready", "demo"},
     "tensorflow": {"adapters.keras_data"},
     "torch": {"adapters.keras_state"},

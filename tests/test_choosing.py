@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -123,6 +125,21 @@ def test_a_stratified_split_keeps_shares_and_loses_none(sizes: list[int], share:
         if size > 1:
             assert 1 <= here <= size - 1
             assert abs(here - size * share) <= 1
+
+
+def test_whole_numbers_stored_as_floats_are_classes(tmp_path: Path) -> None:
+    """As MATLAB stores labels: a column of doubles."""
+    labels = np.repeat([1.0, 2.0], [15, 5])
+    with h5py.File(tmp_path / "x.mat", "w") as file:
+        file["x"], file["y"] = np.arange(20.0), labels[np.newaxis]
+    stored = fs.from_hdf5(tmp_path / "x.mat", "x", "y", axes=["stored", "matlab"])
+    for ds in (stored, fs.from_arrays((np.arange(20), labels))):
+        assert ds.class_weights() == {1: 20 / 30, 2: 2.0}
+        first, second = ds.split(0.8, stratify=True)
+        assert sum(int(np.squeeze(first[i][1])) == 2 for i in range(len(first))) == 4
+        assert len(second) == 4
+    with pytest.raises(fs.PlanError, match=r"are float64\[3\]"):
+        fs.from_arrays((np.arange(3), np.array([1.0, 2.5, 3]))).class_weights()
 
 
 def test_one_hot_rows_are_classes() -> None:

@@ -84,6 +84,13 @@ def test_a_padded_batch_comes_with_its_mask() -> None:
             assert np.array_equal(y, mask)
 
 
+@pytest.mark.parametrize("kind", [{"last": "pad"}, {"last": "pad", "mask": True}], ids=str)
+def test_a_ranks_part_of_the_last_batch_may_be_padding_alone(kind: Any) -> None:
+    parts = [fs.from_arrays(np.arange(1, 10)).batch(8, **kind).shard(rank, 4)[1] for rank in range(4)]
+    values = [part[0] if isinstance(part, tuple) else part for part in parts]
+    assert np.concatenate(values).tolist() == [9, 0, 0, 0, 0, 0, 0, 0]
+
+
 def test_spec_tells_shapes_of_samples_and_batches() -> None:
     data = {"a": np.zeros((10, 3), np.float32), "b": np.zeros(10, np.int32)}
     dataset = fs.from_arrays(data)
@@ -150,6 +157,17 @@ def test_class_weights_make_classes_count_alike() -> None:
         fs.from_arrays(np.zeros(12)).class_weights()
 
 
+def test_labels_stand_behind_several_inputs_too() -> None:
+    x = np.zeros((4, 2))
+    assert fs.from_arrays(({"a": x, "b": x}, np.array([0, 0, 0, 1]))).class_weights() == {0: 2 / 3, 1: 2}
+    assert fs.from_arrays(((x, x), np.array([0, 0, 0, 1]))).class_weights() == {0: 2 / 3, 1: 2}
+
+
+@pytest.mark.parametrize("fraction", [np.float32(0.5), np.float64(0.5)], ids=repr)
+def test_a_share_may_be_a_numpy_number(fraction: Any) -> None:
+    assert len(fs.from_arrays(np.arange(8)).split(fraction)[0]) == 4
+
+
 def test_repr_reads_as_the_chain_it_is() -> None:
     def augment(v: Any) -> Any:
         return v
@@ -157,6 +175,15 @@ def test_repr_reads_as_the_chain_it_is() -> None:
     dataset = fs.from_arrays(np.zeros((10, 2), np.float32)).shuffle(3).map(augment).batch(4, "drop")
     assert repr(dataset).startswith("Dataset(10 rows of arrays (float32[10, 2]) > shuffle(3) > map(")
     assert repr(dataset).endswith("augment) > batch(4, drop))")
+
+
+class OnADevice:
+    """An array that NumPy may not have, as a tensor on a GPU is."""
+
+    shape = (3,)
+
+    def __array__(self, *args: Any, **settings: Any) -> Any:
+        raise TypeError("it lies on a device")
 
 
 @pytest.mark.parametrize(
@@ -167,6 +194,7 @@ def test_repr_reads_as_the_chain_it_is() -> None:
         (lambda: fs.from_arrays(np.array(["a", "b"])), "dtype"),
         (lambda: fs.from_arrays(5), "single number"),
         (lambda: fs.from_arrays([[1], [1, 2]]), "ragged"),
+        (lambda: fs.from_arrays(OnADevice()), r"OnADevice that NumPy can't read: it lies on a device\. Convert it"),
         (lambda: fs.from_arrays(()), "no array"),
         (lambda: fs.from_sequence([]), "empty"),
         (lambda: fs.from_sequence(iter([1])), "__len__"),
@@ -179,6 +207,12 @@ def test_repr_reads_as_the_chain_it_is() -> None:
 def test_sources_that_cannot_be_read_are_refused_at_once(make: Any, told: str) -> None:
     with pytest.raises(fs.SourceError, match=told):
         make()
+
+
+def test_a_list_in_the_place_of_a_tuple_is_told() -> None:
+    pairs = fs.from_arrays(np.zeros((6, 4))).map(lambda x: [x, 0])
+    with pytest.raises(fs.PlanError, match=r"it is ragged.* A list is read as one array; return a tuple for several"):
+        pairs.batch(2).plan()
 
 
 def test_samples_that_are_no_numbers_are_refused_by_plan() -> None:
@@ -233,6 +267,32 @@ def test_an_error_in_a_library_is_not_said_to_be_in_the_users_line(tmp_path: Any
 def test_sizes_that_no_picture_can_have_are_refused(size: Any, tmp_path: Any) -> None:
     with pytest.raises(fs.PlanError, match="image_size="):
         fs.from_table([["a.png", 0]], root=tmp_path, image_size=size)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fs.from_folder(None),  # type: ignore[arg-type]
+        lambda: fs.from_table([["a.png", 0]], root=3),  # type: ignore[call-overload]
+        lambda: fs.from_hdf5(None, "x"),  # type: ignore[arg-type]
+        lambda: fs.from_folder(".", extensions=5),  # type: ignore[arg-type]
+        lambda: fs.from_text(__file__, str, observers=5),  # type: ignore[arg-type]
+        lambda: fs.from_windows("abcabc", 2, alphabet=5),  # type: ignore[arg-type]
+        lambda: fs.from_windows("abcabc", 2, alphabet={"a", "b", "c"}),  # type: ignore[arg-type]
+        lambda: fs.from_batches(lambda: iter([np.zeros((2, 1))]), batch_size=True),
+        lambda: fs.from_arrays(np.arange(4)).sample(2**61),
+        lambda: fs.from_arrays(np.arange(4)).batch(2).loader(memory="1 MB").set_epoch(2**63),
+    ],
+)
+def test_arguments_of_another_type_or_beyond_all_bounds_are_refused(make: Any) -> None:
+    with pytest.raises(fs.PlanError):
+        make()
+
+
+@pytest.mark.parametrize("most", [0, True, 1e6, "50 Mpx"])
+def test_limits_on_pixels_that_are_no_numbers_are_refused(most: Any, tmp_path: Any) -> None:
+    with pytest.raises(fs.PlanError, match=r"max_pixels=.* must be a whole number from 1 on"):
+        fs.from_table([["a.png", 0]], root=tmp_path, max_pixels=most)
 
 
 def test_sizes_may_be_numpy_numbers_or_lists(tmp_path: Any) -> None:

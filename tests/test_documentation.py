@@ -64,7 +64,7 @@ def run(page: str, name: str, folder: Path) -> subprocess.CompletedProcess[str]:
         },  # pages leave the folders they make
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=500,
         check=False,
     )
 

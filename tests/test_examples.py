@@ -47,7 +47,6 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_an_example_finds_what_it_says(name: str, tmp_path: Path) -> None:
     needed = {*IMPORTED.findall((FOLDER / name).read_text(encoding="utf-8")), *DATA.get(name, ())}

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -103,6 +104,36 @@ def test_what_fails_on_the_way_leaves_the_old_file_and_nothing_else(cache: Path)
         keep("test", ORIGIN, [Column("a", np.uint64, failing())])
     assert len(os.listdir(cache)) == 1
     assert kept("test", ORIGIN) is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files without a name are Linux's")
+def test_threads_that_keep_the_same_at_once_do_not_get_in_each_others_way(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, both = os.link, threading.Barrier(2)
+    errors: list[Exception] = []
+
+    def meeting(*args: Any, **options: Any) -> None:
+        both.wait(60)
+        link(*args, **options)
+        both.wait(60)
+
+    def attempt() -> None:
+        try:
+            keep("test", ORIGIN, columns())
+        except Exception as error:  # noqa: BLE001  compared below
+            both.abort()
+            errors.append(error)
+
+    monkeypatch.setattr(os, "link", meeting)
+    threads = [threading.Thread(target=attempt) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert kept("test", ORIGIN) is not None
+    assert len(os.listdir(cache)) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="files without a name are Linux's")

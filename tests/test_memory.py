@@ -54,7 +54,7 @@ def photo(rng: np.random.Generator, height: int, width: int) -> bytes:
 def measure(folder: Path, memory: str, image_size: object) -> tuple[int, int, int, int]:
     program = PROGRAM.replace("IMAGE_SIZE", repr(image_size))
     done = subprocess.run(
-        [sys.executable, "-c", program, str(folder), memory], check=True, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", program, str(folder), memory], check=True, capture_output=True, text=True, timeout=300
     )
     count, grown, peak, projected = json.loads(done.stdout)
     return count, grown, peak, projected
@@ -119,7 +119,7 @@ def test_a_steady_epoch_allocates_no_memory(tmp_path: Path, processes: int) -> N
         check=True,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
     )
     batches, faults = json.loads(done.stdout)
     assert batches == 80

@@ -73,6 +73,15 @@ def test_parts_are_named_by_key() -> None:
     assert batch["scores"].shape == (2, 4)
 
 
+def test_a_key_names_a_part_at_any_depth() -> None:
+    data = [({"words": np.ones(n), "count": np.ones(1)}, n) for n in (2, 3)]
+    (inputs, _), *_ = list(fs.from_sequence(data).batch(2, pad=["words"], max_length=5).loader(memory="1 MB"))
+    assert (inputs["words"].shape, inputs["count"].shape) == ((2, 3), (2, 1))
+    assert (
+        repr(fs.from_sequence(data).batch(2, pad="words", max_length=5).plan().batch_spec[0]["count"].shape[1]) == "1"
+    )
+
+
 def test_the_first_sample_may_be_empty_and_the_whole_batch_too() -> None:
     assert [x.shape for x, _ in epoch(fs.from_sequence(Sentences([0, 2])).batch(2, pad=[0], max_length=3))] == [
         (2, 2, 2)
@@ -248,6 +257,30 @@ def test_the_rest_that_is_dropped_is_not_always_the_longest_samples() -> None:
             sorted(int(i) for step in range(3) for i in one.rows(pass_index, step).indices) for one in (order, plain)
         )
         assert found == expected
+
+
+@pytest.mark.parametrize("replacement", [True, False])
+def test_samples_that_only_a_later_pass_draws_have_their_lengths_too(replacement: bool) -> None:
+    drawn = fs.from_sequence(Sentences(range(1, 41))).sample(8, replacement, seed=2)
+    dataset = drawn.batch(4, pad=[0], bucket_by=lambda tokens, label: len(tokens))
+    with dataset.loader(memory="64 MB", workers=0) as loader:
+        for _ in range(10):
+            labels = np.concatenate([np.sort(label) for _, label in loader])
+            low, high = sorted((labels[:4].tolist(), labels[4:].tolist()))
+            assert max(low) <= min(high)
+
+
+def test_both_sides_of_a_split_and_the_whole_have_the_lengths_of_their_own_samples() -> None:
+    whole = (
+        fs.from_sequence(Sentences(range(1, 41))).shuffle(1).batch(4, pad=[0], bucket_by=lambda tokens, _: len(tokens))
+    )
+    for dataset in (*whole.split_off(0.25, seed=3), whole):
+        for tokens, label in epoch(dataset, workers=0):
+            assert tokens.shape[1] == max(label) + 1
+        buckets = dataset.plan().order.buckets
+        assert buckets is not None
+        used = np.concatenate([label for _, label in epoch(dataset, workers=0)])
+        assert (buckets.lengths[used] == used + 1).all()
 
 
 def test_bucketed_batches_waste_less_padding() -> None:

@@ -461,9 +461,9 @@ def test_replay_ends_when_the_loader_is_closed() -> None:
 
     thread = threading.Thread(target=take)
     thread.start()
-    assert reached.wait(30)
+    assert reached.wait(120)
     loader.close()
-    assert released.wait(30)
+    assert released.wait(120)
     thread.join()
 
 

@@ -65,6 +65,10 @@ class Lengths:
             raise PlanError(f"bucket_by= has {len(self._array):,} lengths for {count:,} samples of the source.")
         return self._array
 
+    def renewed(self) -> Lengths:
+        """The same for other samples of the source, whose lengths weren't asked for."""
+        return self if self.fn is None else Lengths(self.fn)
+
     def __repr__(self) -> str:
         return getattr(self.fn, "__qualname__", "lengths")
 

@@ -148,7 +148,8 @@ class Chain:
                     into = row if number == len(self._stages) else None
                     region = None
                     if isinstance(stage, Decode) and stage.crop is not None:
-                        region = partial(stage.crop.region, sample_rng(self.recipe.seed, place, pass_index, index))
+                        rng = sample_rng(self.recipe.seed, place, pass_index, index, draw)
+                        region = partial(stage.crop.region, rng)
                     if isinstance(sample, tuple):
                         sample = (decoder.decode(sample[0], into, region), *sample[1:])
                     else:

@@ -24,6 +24,8 @@ __all__ = ["Broken", "Stored", "read_checkpoint", "remove_checkpoint", "sync_fol
 _FORMAT, _VERSION = "fitstream checkpoint", 1
 _ARRAYS, _CONTENT, _SUMS = "arrays.npz", "checkpoint.json", "B2SUMS"
 _BLOCK_BYTES = 1 << 20
+#: What some systems need so that they write bytes as they are.
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 # hashlib and zipfile take long to load, and only who writes or reads checkpoints needs them.
 
@@ -74,7 +76,7 @@ class _Hashed(io.RawIOBase):
     def __init__(self, path: Path) -> None:
         import hashlib
 
-        self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self.fd = os.open(path, _NEW, 0o666)
         self.digest = hashlib.blake2b()
 
     def writable(self) -> bool:
@@ -103,8 +105,10 @@ def _writing(path: Path, sums: dict[str, str]) -> Iterator[BinaryIO]:
 
 
 def sync_folder(path: Path) -> None:
-    """Bring to the disk which files a folder has, where the file system can do that for folders."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    """Bring to the disk which files a folder has, where the system and its file system can do that for folders."""
+    if os.name == "nt":  # which opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -96,7 +96,7 @@ class CheckpointFolder:
         self._broken: set[Path] = set()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 self._take_lock()
                 self._sweep()

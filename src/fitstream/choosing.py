@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fitstream.errors import PlanError
-from fitstream.operations import Operation
+from fitstream.operations import Batch, Operation
 from fitstream.probe import sample_order
-from fitstream.sampling import Draw, Shuffle, Split, Take
+from fitstream.sampling import MAX_COUNT, Draw, Shuffle, Split, Take
 from fitstream.sources.base import Sequential, Source
 from fitstream.strata import chunks_of, divided, strata_of
 
@@ -33,6 +34,8 @@ def class_labels(source: Source | Sequential, operations: Sequence[Operation], w
         labels = labels[:, 0]
     if labels is not None and labels.ndim == 2 and _is_one_hot(labels):
         labels = labels.argmax(axis=1)
+    if labels is not None and _is_whole(labels):  # as MATLAB stores them
+        labels = labels.astype(np.int64)
     if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iub":
         told = "are not known" if labels is None else f"are {labels.dtype}{list(labels.shape)}"
         raise PlanError(
@@ -42,6 +45,12 @@ def class_labels(source: Source | Sequential, operations: Sequence[Operation], w
     assert isinstance(source, Source)
     order = sample_order(source, operations)
     return np.asarray(labels[order.indices(0, np.arange(order.count))])
+
+
+def _is_whole(labels: npt.NDArray[np.generic]) -> bool:
+    if labels.dtype.kind != "f" or labels.ndim != 1 or labels.nbytes > _MOST_LABEL_BYTES:
+        return False
+    return bool((np.abs(labels) < 2**53).all() and (labels == np.rint(labels)).all())
 
 
 def _is_one_hot(labels: npt.NDArray[np.generic]) -> bool:
@@ -61,8 +70,8 @@ def split(
     Raises:
         PlanError: If a side would be empty, or classes aren't known.
     """
-    if not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
-        raise PlanError(f"fraction={fraction!r} must be between 0 and 1.")
+    if not isinstance(fraction, (int, float, np.floating)) or not 0 < fraction < 1:
+        raise PlanError(f"fraction={fraction!r} must be a number between 0 and 1, such as 0.8.")
     if any(isinstance(one, Draw) for one in operations):
         raise PlanError("split() must come before sample(), whose draws would be on both sides: write .split(0.8).")
     count = sample_order(source, operations).count
@@ -95,6 +104,8 @@ def draw(
         raise PlanError("sample() is there already; call it once.")
     there = sample_order(source, operations).count
     strata = strata_of(class_labels(source, operations, "sample(balance=True)")) if balance else None
+    if count > MAX_COUNT:
+        raise PlanError(f"sample({count}) draws more than 2^60 samples a pass, and no order is longer.")
     if replacement:
         if there == 0:
             raise PlanError("sample() has no samples to draw from.")
@@ -149,6 +160,8 @@ def renewed(source: Source, before: Sequence[Operation], after: Sequence[Operati
             made.append(draw(source, leading, one.count, one.seed, replacement=one.replacement, balance=balance))
         elif isinstance(one, Shuffle) and one.chunks is not None:
             made.append(chunk_shuffle(source, leading, one.seed, one.chunks.window_blocks)[1])
+        elif isinstance(one, Batch) and one.bucket_by is not None:
+            made.append(replace(one, bucket_by=one.bucket_by.renewed()))
         else:
             made.append(one)
     return tuple(made)

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
@@ -26,9 +26,7 @@ from fitstream.demo import write_digits
 from fitstream.errors import FitstreamError, PlanError
 from fitstream.interrupts import leave, watch_for_interrupts
 from fitstream.legacy.running import Script
-
-if TYPE_CHECKING:
-    from fitstream.runs import LabelMode
+from fitstream.sources.labels import LabelMode
 
 __all__ = ["main"]
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -16,11 +16,9 @@ from fitstream.errors import PlanError
 from fitstream.operations import Decode
 from fitstream.sources.files import FileSource
 from fitstream.sources.folder import list_folder
+from fitstream.sources.labels import LabelMode
 from fitstream.sources.table import read_table
 from fitstream.transforms.images import ImageOptions
-
-if TYPE_CHECKING:
-    from fitstream.runs import LabelMode
 
 __all__ = ["Reading", "data_argument", "find_parts", "folders_of_parts", "reading_options", "running_options"]
 

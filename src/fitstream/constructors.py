@@ -11,9 +11,10 @@ import numpy as np
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError, SourceError
 from fitstream.events import Observer
-from fitstream.operations import Decode, Map
+from fitstream.operations import Decode, Map, whole_number
 from fitstream.sources.arrays import ArraySource, SequenceSource
 from fitstream.sources.generators import GeneratorSource
+from fitstream.sources.labels import LabelMode
 from fitstream.sources.stored import Axes, open_datasets
 from fitstream.transforms.images import FORMATS, ImageOptions, Interpolation, Resize
 
@@ -30,8 +31,6 @@ __all__ = [
     "image_options",
 ]
 
-LabelMode = Literal["int", "categorical", "binary", "raw"] | None
-Target = Literal["next", "sequence"] | None
 ImageSize = int | tuple[int, int] | None
 _MAX_PIXELS = ImageOptions().max_pixels
 
@@ -39,7 +38,7 @@ _MAX_PIXELS = ImageOptions().max_pixels
 def from_folder(
     root: str | os.PathLike[str],
     image_size: ImageSize = None,
-    label_mode: LabelMode = "int",
+    label_mode: LabelMode | None = "int",
     classes: Sequence[str] | None = None,
     *,
     recursive: bool = True,
@@ -73,6 +72,7 @@ def from_folder(
         formats: Formats that are read, such as `["JPEG", "PNG"]`; None for all: JPEG, PNG, WebP, GIF, BMP, TIFF. Others
             are refused, whatever the file's name.
     Raises:
+        PlanError: If an argument can't be used.
         SourceError: If the folder is missing or has no pictures, or a class has no folder.
     """
     from fitstream.sources.folder import list_folder  # late: a quarter of the time that importing fitstream would take
@@ -95,7 +95,7 @@ def from_table(
     label: str | Sequence[str] | None = "label",
     root: str | os.PathLike[str] | None = None,
     image_size: ImageSize = None,
-    label_mode: LabelMode = "int",
+    label_mode: LabelMode | None = "int",
     classes: Sequence[str] | None = None,
     *,
     path_to_class: Callable[[str], Any] | None = None,
@@ -110,8 +110,9 @@ def from_table(
     """Pictures listed by a table.
 
     Args:
-        table: A .csv, .tsv, .json (list of objects), .jsonl or .parquet file; a pandas, polars or pyarrow table; a list
-            of dicts; a 2-D array whose rows are `[path, label...]`; or a list of paths.
+        table: A .csv, .tsv, .json (list of objects), .jsonl, .ndjson or .parquet file; a pandas, polars or pyarrow
+            table; a list of dicts; a 2-D array or list whose rows are `[path, label...]`; or a list, array or column of
+            paths.
         image: Column of the paths. Columns inside others have dotted paths: "meta.file", "boxes.0.file".
         label: Column of the labels, or several, which become one float32 vector, as a column of lists of numbers does;
             None for none.
@@ -129,6 +130,7 @@ def from_table(
         max_pixels: See there.
         formats: See there.
     Raises:
+        PlanError: If an argument can't be used, or two contradict each other.
         SourceError: With file, line and column, if the table can't be used.
     """
     from fitstream.sources.table import read_table  # late, as above
@@ -189,11 +191,13 @@ def from_hdf5(
         allow_outside: Follow what the file says to other files: external links and storage, virtual datasets.
         allow_nan: As in `from_arrays`.
     Raises:
-        PlanError: If no name was given, or axes= is none of the two, or not one for each name.
+        PlanError: If the path or a name is none, or axes= is none of the two, or not one for each name.
         SourceError: With the file, if it is none of HDF5, a dataset is missing, leads elsewhere, holds no numbers, or
             needs a filter that isn't there, or if lengths differ.
     """
-    tree = open_datasets(os.fspath(path), names, axes, allow_outside=allow_outside)
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise PlanError(f"path={path!r} must be the path of an HDF5 file.")
+    tree = open_datasets(os.fsdecode(path), names, axes, allow_outside=allow_outside)
     return Dataset(ArraySource(tree, allow_nan=allow_nan))
 
 
@@ -249,7 +253,7 @@ def from_windows(
     length: int,
     stride: int = 1,
     *,
-    target: Target = "next",
+    target: Literal["next", "sequence"] | None = "next",
     one_hot: bool = False,
     class_count: int | None = None,
     alphabet: Sequence[str] | None = None,
@@ -328,7 +332,8 @@ def from_generator(fn: Callable[[], Iterable[Any]], length: int | None = None) -
         fn: `fn() -> iterable of samples`, called anew each pass.
         length: Samples of a pass, if known: a pass ends there, and one that ends before is an error.
     Raises:
-        SourceError: If it isn't a function.
+        PlanError: If it is a generator that runs already.
+        SourceError: If it isn't a function, or `length` no whole number from 1 on.
     """
     _check_length(length)
     if hasattr(fn, "__next__"):
@@ -345,12 +350,11 @@ def from_batches(source: Any, length: int | None = None, batch_size: int | None 
         length: Batches of a pass, where a generator's are known.
         batch_size: Samples of the largest batch; None for the first one's.
     Raises:
+        PlanError: If `batch_size` is no whole number from 1 on, or `length` is given for what has one of its own.
         SourceError: If it is none of these, or empty.
     """
-    if batch_size is not None and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
-        raise PlanError(f"batch_size={batch_size!r} must be a whole number from 1 on, or None.")
+    size = 0 if batch_size is None else whole_number(batch_size, "batch_size", 1)
     _check_length(length)
-    size = int(batch_size or 0)
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         if length is not None:
             raise PlanError(f"length={length} is for generators; a {type(source).__name__} has a length of its own.")

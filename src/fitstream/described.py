@@ -105,7 +105,7 @@ class Described(ABC):  # noqa: B024  what describes is a Dataset, in `dataset`
                 sample weights when samples are `(x, y)`. With `pad`, float32 `(batch, length)`: 1 where the first array
                 that is padded has numbers of a sample.
             pad: Samples differ in length: pad each array's first axis with zeros at its end, up to the longest in the
-                batch. True for all arrays, or the parts, by key or place: `pad=["tokens"]`, `pad=[0]`.
+                batch. True for all arrays, or the parts, by key (at any depth) or place: `pad=["tokens"]`, `pad=[0]`.
             max_length: The longest that a sample may be, where they are padded; memory is planned for it. None for the
                 largest that `bucket_by` says.
             bucket_by: Join samples of like length: a function that tells a sample's length, called as a map's would be

@@ -17,6 +17,8 @@ of attributes that hold files and reasons.
 
 from __future__ import annotations
 
+from typing import Any
+
 from fitstream.redaction import redacted
 
 __all__ = [
@@ -37,6 +39,18 @@ class FitstreamError(Exception):
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(redacted(arg) if isinstance(arg, str) else arg for arg in args))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python's own way calls the class with the whole message, as if it were the first argument, and no other: what
+        # a process of the user's raises would not reach who started it.
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(kind: type[FitstreamError], args: tuple[object, ...], attributes: dict[str, Any]) -> FitstreamError:
+    error = kind.__new__(kind, *args)
+    error.args = args  # of an OSError they come with its __init__
+    error.__dict__.update(attributes)
+    return error
 
 
 class PlanError(FitstreamError, ValueError):

@@ -6,9 +6,11 @@ quick and must not call back into the loader.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from fitstream.errors import PlanError
 from fitstream.policy import BadSample
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "RingExtended",
     "WorkerLost",
     "WorkerStarted",
+    "checked_observers",
 ]
 
 
@@ -179,3 +182,18 @@ class Observer(Protocol):
     """Anything with this method can be given to `ds.loader(observers=...)`."""
 
     def on_event(self, event: Event) -> None: ...
+
+
+def checked_observers(observers: Any) -> tuple[Observer, ...]:
+    """What a user gave as observers.
+
+    Raises:
+        PlanError: If it is no list, or something in it can't be told.
+    """
+    if isinstance(observers, Observer) or not isinstance(observers, Iterable):
+        raise PlanError(f"observers={observers!r} must be a list: observers=[...].")
+    checked = tuple(observers)
+    for observer in checked:
+        if not isinstance(observer, Observer):
+            raise PlanError(f"an observer needs a method on_event(event); {type(observer).__name__} has none.")
+    return checked

@@ -39,6 +39,7 @@ _MOST_JSON_BYTES = 1 << 24
 _READ_BYTES = 1 << 20
 #: Half a year.
 _UNUSED_S = 180 * 86_400
+_SUFFIX = ".kept"
 
 
 @final
@@ -86,7 +87,7 @@ def _place(purpose: str, origin: Mapping[str, Any]) -> str:
     """The file for a purpose: a new content of the same data file takes the old one's place."""
     names = [purpose, *([each["path"] for each in origin["files"]]), origin["options"]]
     key = hashlib.blake2b(json.dumps(names).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
-    return os.path.join(cache_folder(), f"{purpose}-{key}.kept")
+    return os.path.join(cache_folder(), f"{purpose}-{key}{_SUFFIX}")
 
 
 def kept(purpose: str, origin: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]] | None:
@@ -181,7 +182,7 @@ def _remove_unused(folder: str) -> None:
         file = os.path.join(folder, name)
         with contextlib.suppress(OSError):  # another program may do the same
             state = os.stat(file)
-            if name.endswith(".kept") and time.time() - max(state.st_atime, state.st_mtime) > _UNUSED_S:
+            if name.endswith(_SUFFIX) and time.time() - max(state.st_atime, state.st_mtime) > _UNUSED_S:
                 os.unlink(file)
 
 
@@ -198,8 +199,9 @@ def _new_file(place: str) -> Iterator[BinaryIO]:
     with open(descriptor, "wb") as file:
         yield file
         file.flush()
-        # A name is given by a link, which replaces nothing, and moved from there.
-        name = f"{place}.{os.getpid()}"
+        # A name is given by a link, which replaces nothing, and moved from there. It is no other thread's or program's,
+        # also where several have one process number, as in containers; and it is swept up as any other.
+        name = f"{place.removesuffix(_SUFFIX)}.{os.urandom(8).hex()}{_SUFFIX}"
         there = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.link(str(descriptor), name, src_dir_fd=there, follow_symlinks=True)

@@ -21,6 +21,7 @@ from fitstream.events import LanesChanged, Observer
 from fitstream.finishing import finish
 from fitstream.measures import Delivered, Meter, Stats
 from fitstream.plan import Plan
+from fitstream.sampling import MAX_COUNT
 from fitstream.spec import format_bytes, row_count
 
 if TYPE_CHECKING:
@@ -124,9 +125,6 @@ class Loader:
     """
 
     def __init__(self, plan: Plan, observers: Sequence[Observer] = ()) -> None:
-        for observer in observers:
-            if not isinstance(observer, Observer):
-                raise PlanError(f"an observer needs a method on_event(event); {type(observer).__name__} has none.")
         if plan.policy.on_bad_sample == "replace" and plan.order is None:
             raise PlanError(
                 'on_bad_sample="replace" needs samples that can be read in any order, but these come from a generator. '
@@ -141,7 +139,7 @@ class Loader:
         #: What `set_epoch` asked for, until a stream begins there.
         self._wish: int | None = None
         # Late, because only a loader needs it and all that it imports.
-        from fitstream.bookmark import Bookmark
+        from fitstream.states.bookmark import Bookmark
 
         self._bookmark = Bookmark(plan)
         self._live: weakref.ref[Stream] | None = None
@@ -160,8 +158,8 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next `iter(loader)` start this epoch, counted from 0."""
-        if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
-            raise PlanError(f"epoch={epoch!r} must be a number from 0 on.")
+        if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or not 0 <= epoch < MAX_COUNT:
+            raise PlanError(f"epoch={epoch!r} must be a whole number from 0 to 2^60.")
         self._next = (int(epoch), 0)
         self._wish = int(epoch)
         self._bookmark.loaded = None
@@ -304,16 +302,16 @@ class Loader:
             tally = self._tally
             self._copy_count += pipeline.board.copy_count
             self._lanes, self.plan = pipeline.decision or self._lanes, pipeline.plan
-            if self._finalizer is not None:
-                self._finalizer.detach()
+            finalizer = self._finalizer
         pipeline.close(patient=patient)
+        if finalizer is not None:  # only now: if Ctrl-C came before, it still ends the lanes
+            finalizer.detach()
         self._meter.tell_changed(tally, self.plan)
 
     def stats(self) -> Stats:
         """What was measured so far, over all epochs."""
         meter, pipeline, plan = self._meter, self._pipeline, self.plan
-        peak, tally, copies = self._peak_bytes, self._tally, self._copy_count
-        lanes = self._lanes
+        peak, tally, copies, lanes = self._peak_bytes, self._tally, self._copy_count, self._lanes
         if pipeline is not None:
             peak = max(peak, pipeline.peak_bytes)
             tally = Tally.sum((tally, pipeline.crew.tally))

@@ -65,7 +65,8 @@ def one_batch(plan: Plan, operations: Sequence[Operation], rows: Rows, step: int
         leaves = layout.leaves(slot, rows.count)
         try:
             filler = Filler(chain, plan.structure, plan.specs, plan.padded)
-            filler.fill(leaves, 0, rows.indices, rows.passes, draws=rows.draws)
+            if len(rows.indices):  # a rank's part of the last batch may be padding alone
+                filler.fill(leaves, 0, rows.indices, rows.passes, draws=rows.draws)
         except RowError as failed:
             raise failed.error from failed.error.__cause__
         if plan.padded:

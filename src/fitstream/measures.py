@@ -11,7 +11,7 @@ from typing import Any, final
 
 from fitstream.chain import Tally
 from fitstream.errors import SampleError
-from fitstream.events import BadSampleFound, BatchDelivered, Event, Observer, PassEnded, PassStarted
+from fitstream.events import BadSampleFound, BatchDelivered, Event, Observer, PassEnded, PassStarted, checked_observers
 from fitstream.plan import Plan
 from fitstream.policy import BadSample
 from fitstream.sources.base import Source
@@ -108,10 +108,16 @@ class Stats:
 
 @final
 class Meter:
-    """Counts what was delivered. Written by the consumer's thread, read by any."""
+    """Counts what was delivered. Written by the consumer's thread, read by any.
+
+    Args:
+        observers: Told of each event.
+    Raises:
+        PlanError: If something can't be told.
+    """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = tuple(observers)
+        self._observers = checked_observers(observers)
         self.pass_index = self.step = self.batch_count = self.sample_count = 0
         self.elapsed_s = self.waited_s = 0.0
         self._since: float | None = None

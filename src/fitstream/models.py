@@ -13,15 +13,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 
 from fitstream.errors import PlanError
+from fitstream.sources.labels import LabelMode
 
 __all__ = ["Head", "build_model", "small_cnn"]
 
-LabelKind: TypeAlias = Literal["int", "categorical", "binary", "raw"]
 Shape: TypeAlias = tuple[int, int, int]
 
 _LEARNING_RATE = 1e-3
@@ -44,7 +44,7 @@ class Head:
         width: Outputs of the model: classes, 1, or numbers.
     """
 
-    kind: LabelKind
+    kind: LabelMode
     width: int
 
     @property

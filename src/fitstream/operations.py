@@ -223,12 +223,17 @@ def told(operation: Operation) -> str:
             return f"batch({', '.join([str(size), *extra])})"
 
 
-def whole_number(value: Any, name: str, least: int) -> int:
+def whole_number(value: Any, name: str, least: int, otherwise: str = "") -> int:
     """A whole number from `least` on.
 
+    Args:
+        value: What the user gave.
+        name: The argument's name.
+        least: The least number that is allowed.
+        otherwise: What else is allowed, for the error.
     Raises:
         PlanError: If it is none.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise PlanError(f"{name}={value!r} must be a whole number from {least} on.")
+        raise PlanError(f"{name}={value!r} must be a whole number from {least} on{otherwise}.")
     return int(value)

@@ -31,17 +31,22 @@ def padded_leaves(structure: Structure, specs: Sequence[ArraySpec], batch: Batch
     names = structure.names
     chosen = list(range(len(names)))
     if batch.pad is not True:
-        wanted = [f"[{part!r}]" for part in batch.pad]
-        unknown = [name for name in wanted if not any(one.startswith(name) for one in names)]
+        wanted = [(f"[{part!r}]", isinstance(part, str)) for part in batch.pad]
+        unknown = [part for part, inside in wanted if not any(_is_of(one, part, inside) for one in names)]
         if unknown:
             raise PlanError(
                 f"batch(pad=...) names the part {unknown[0]}, but samples have {', '.join(names) or 'one'}."
             )
-        chosen = [i for i in chosen if names[i].startswith(tuple(wanted))]
+        chosen = [i for i in chosen if any(_is_of(names[i], part, inside) for part, inside in wanted)]
     found = tuple(i for i in chosen if specs[i].shape)
     if not found:
         raise PlanError("batch(pad=...) needs arrays of at least one axis, but the samples have none there.")
     return found
+
+
+def _is_of(name: str, part: str, inside: bool) -> bool:
+    """Whether an array is, or lies in, a part; one that is named by its key may lie in others, at any depth."""
+    return part in name if inside else name.startswith(part)
 
 
 def lengthened(specs: Sequence[ArraySpec], padded: Sequence[int], max_length: int) -> tuple[ArraySpec, ...]:

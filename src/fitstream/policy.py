@@ -8,6 +8,7 @@ another sample of the same pass in its row, drawn by its place in the pass, so t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, TypeAlias, final
 
 from fitstream.errors import PlanError, SampleError
@@ -52,7 +53,7 @@ class Policy:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @final

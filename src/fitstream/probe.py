@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, final
 
 import numpy as np
@@ -58,14 +59,16 @@ def batch_order(
     """
     order, lengths = sample_order(source, operations), None
     if batch.bucket_by is not None:
-        lengths = batch.bucket_by.of(len(source), lambda: _lengths(source, operations, order, batch.bucket_by))
+        # Each pass draws other samples.
+        drawn_from = sample_order(source, list(takewhile(lambda one: not isinstance(one, Draw), operations)))
+        lengths = batch.bucket_by.of(len(source), lambda: _lengths(source, operations, drawn_from, batch.bucket_by))
     return BatchOrder(order, batch.size, batch.last, shard, lengths)
 
 
 def _lengths(
     source: Source, operations: Sequence[Operation], order: Order, bucket_by: Lengths | None
 ) -> npt.NDArray[np.int64]:
-    """What the function says of each sample of a pass.
+    """What the function says of each sample that any pass may have.
 
     0 for those that are never used, and for those that can't be made: they fail at their turn, as it was chosen there.
     """

@@ -24,6 +24,7 @@ from fitstream.measures import Stats
 from fitstream.models import Head, build_model
 from fitstream.policy import OnBadSample, Policy
 from fitstream.reporting.history import plot_history, write_history
+from fitstream.sources.labels import LabelMode
 from fitstream.spec import format_bytes
 from fitstream.training import fit
 
@@ -32,8 +33,6 @@ __all__ = ["Outcome", "Settings", "check_validation", "head_for", "train"]
 Say: TypeAlias = Callable[[str], object]
 #: Classes that are taken as they come; more must be found in the samples.
 _CLASSES_ENOUGH = 1000
-
-LabelMode: TypeAlias = Literal["int", "categorical", "binary", "raw"]
 
 
 @dataclass(frozen=True, slots=True)

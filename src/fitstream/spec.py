@@ -129,7 +129,8 @@ def array_spec(leaf: Any) -> ArraySpec:
     try:
         array = np.asarray(leaf)
     except ValueError as error:
-        raise TypeError(f"is ragged: {error}") from None
+        several = ". A list is read as one array; return a tuple for several parts" if isinstance(leaf, list) else ""
+        raise TypeError(f"is ragged: {error}{several}") from None
     except Exception as error:  # noqa: BLE001  an array's own reading may raise anything
         raise TypeError(f"is a {type(leaf).__name__} that NumPy can't read: {error}") from None
     if array.dtype.kind not in "biufc":

@@ -52,7 +52,7 @@ def from_parquet(
         max_pixels: See there.
         formats: See there.
     Raises:
-        PlanError: If no column was named.
+        PlanError: If no column was named, or an argument can't be used.
         SourceError: If a file can't be read, or a column isn't there or holds what no array can.
     """
     from fitstream.sources.parquet import open_parquet  # late: a tenth of the time that importing fitstream would take
@@ -97,7 +97,7 @@ def from_webdataset(
         max_pixels: See there.
         formats: See there.
     Raises:
-        PlanError: If no part was named.
+        PlanError: If no part was named, or an argument can't be used.
         SourceError: If a tar can't be read, is packed, has links, devices or members that point outside, or if a sample
             lacks a part.
     """

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fitstream.draws import Chunks, Places, Strata
 from fitstream.memory import shared_copy
 from fitstream.permutation import Indices, Permutation
-from fitstream.plain import blake
+from fitstream.states.plain import blake
 
 __all__ = ["chunks_of", "divided", "strata_of"]
 

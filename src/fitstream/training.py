@@ -22,11 +22,11 @@ from fitstream.adapters.keras import check_batch, keras
 from fitstream.adapters.keras_arguments import (
     check_execution,
     check_repeats,
+    check_targets,
     check_validation,
     count_steps,
     count_validations,
     output_names,
-    whole_number,
 )
 from fitstream.adapters.keras_callbacks import end_threads, flat_callbacks
 from fitstream.adapters.keras_checkpoint import Keeper, KeptCallbacks, open_keeper
@@ -46,6 +46,7 @@ from fitstream.checkpoints import Checkpoint
 from fitstream.dataset import Dataset
 from fitstream.errors import PlanError
 from fitstream.loader import Loader
+from fitstream.operations import whole_number
 from fitstream.plan import Plan
 from fitstream.policy import OnBadSample, Policy
 
@@ -120,7 +121,8 @@ def fit(
         FitstreamError: What failed while batches were made, on each backend.
     """
     running = Running(memory, workers, processes, Policy(on_bad_sample, max_bad_fraction, sample_timeout_s))
-    epochs, initial_epoch = whole_number("epochs", epochs, 1), whole_number("initial_epoch", initial_epoch, 0)
+    epochs, initial_epoch = whole_number(epochs, "epochs", 1), whole_number(initial_epoch, "initial_epoch", 0)
+    seed = whole_number(seed, "seed", 0)
     if initial_epoch > epochs:
         raise PlanError(f"initial_epoch={initial_epoch}, but epochs={epochs} is the last one. Use more epochs.")
     batches = to_batches("train", train, batch_size, shuffle_seed=seed)
@@ -136,6 +138,7 @@ def fit(
             count = count_validations(epochs, initial_epoch, validation_freq)
             check_repeats(other_feed, "validation_data", "validation_steps", validation_steps, count)
         check_execution(model, [feed, other_feed])
+        check_targets(model, [feed, other_feed])
         build_ahead(model, feed.spec)
         keeper = open_keeper(opened, checkpoint, model, (feed, other_feed), epochs, flat_callbacks(callbacks))
         start = (initial_epoch, 0) if keeper is None or keeper.start is None else keeper.start
@@ -195,6 +198,7 @@ def evaluate(
     with contextlib.ExitStack() as opened:
         feed = _open_one(opened, to_batches("data", data, batch_size), steps, running)
         check_execution(model, [feed])
+        check_targets(model, [feed])
         told = _one_pass_callbacks(opened, model, feed, callbacks, verbose)
         return model.evaluate(as_keras_data(feed), callbacks=told, return_dict=return_dict)
 

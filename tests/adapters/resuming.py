@@ -1,7 +1,7 @@
 """A training with everything that makes resuming hard, in the test's process or in one of its own.
 
-`python resuming.py FOLDER OUTCOME [EVERY_STEPS]` trains with checkpoints in FOLDER, prints a line after each step, and
-writes weights and history to OUTCOME.
+`python resuming.py FOLDER OUTCOME EVERY_STEPS` trains with checkpoints in FOLDER, prints a line after each step, waits
+for one in return, and writes weights and history to OUTCOME.
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ class Tell(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         sys.stdout.write("step\n")
         sys.stdout.flush()
+        sys.stdin.readline()
 
 
 if __name__ == "__main__":

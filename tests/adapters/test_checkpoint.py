@@ -76,13 +76,17 @@ def test_a_process_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     command = [sys.executable, str(Path(__file__).with_name("resuming.py")), str(tmp_path / "run")]
 
     def run(result: str, kill_after: int | None) -> None:
-        process = subprocess.Popen([*command, str(tmp_path / result), "2"], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        for step, _ in enumerate(process.stdout, 1):
-            if step == kill_after:
-                process.kill()
-        assert process.wait() == (0 if kill_after is None else -signal.SIGKILL)
-        process.stdout.close()
+        with subprocess.Popen(
+            [*command, str(tmp_path / result), "2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            for step, _ in enumerate(process.stdout, 1):
+                if step == kill_after:
+                    process.kill()
+                else:
+                    process.stdin.write("go on\n")
+            assert process.wait() == (0 if kill_after is None else -signal.SIGKILL)
 
     run("first", kill_after=10)
     assert not (tmp_path / "first").exists()

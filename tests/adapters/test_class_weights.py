@@ -102,6 +102,7 @@ NAMED = {"a": LABELS, "b": LABELS}
         ({"a": WEIGHTS}, (X, LABELS), "names the outputs 'a'"),
         ({"cat": 2.0}, (X, LABELS), "not a dict of class to weight"),
         ([2.0], (X, LABELS), "not a dict of class to weight"),
+        (np.array([1.0, 2.0]), (X, LABELS), r"not a dict of class to weight.*dict\(enumerate\(weights\)\)"),
     ],
 )
 def test_weights_that_do_not_match_the_targets_are_refused(weights: Any, parts: Any, message: str) -> None:

@@ -53,8 +53,8 @@ def test_what_a_callback_raises_comes_out_of_fit_as_it_is(kind: type[BaseExcepti
 @pytest.mark.parametrize("processes", SPLITS)
 def test_a_callback_that_takes_longer_than_the_deadline_of_samples_harms_nothing(processes: int) -> None:
     model = recorder(built=True)
-    fs.fit(model, data(), callbacks=[Trouble(lambda: time.sleep(1))], workers=2, processes=processes,
-           memory="500 MB", verbose=0, sample_timeout_s=0.4)  # fmt: skip
+    fs.fit(model, data(), callbacks=[Trouble(lambda: time.sleep(2))], workers=2, processes=processes,
+           memory="500 MB", verbose=0, sample_timeout_s=1.5)  # fmt: skip
     assert model.ids == list(range(64))
 
 
@@ -79,13 +79,13 @@ fs.fit(own.recorder(built=True), own.data(), callbacks=[own.Trouble(act)], worke
 def test_a_callback_that_ends_the_program_leaves_no_worker(act: str, code: int, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(act=act), str(Path(__file__).parent)],
-        capture_output=True, text=True, timeout=110, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "KERAS_BACKEND": BACKEND, "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     workers = [Path("/proc", pid) for pid in done.stdout.split()]
     assert len(workers) >= 2
-    end_s = time.monotonic() + 2
+    end_s = time.monotonic() + 60
     while any("fitstream" in told(one) for one in workers) and time.monotonic() < end_s:
         time.sleep(0.01)
     assert not any("fitstream" in told(one) for one in workers)

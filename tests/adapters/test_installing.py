@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from old_rows import Rows, batches
 from recorder import KERAS_WARNINGS, keras, recorder, samples
 
 import fitstream as fs
-from fitstream.legacy import GeneratorEnqueuer, OrderedEnqueuer, Sequence, install
+from fitstream.legacy import GeneratorEnqueuer, OrderedEnqueuer, Sequence, install, old_files
 from fitstream.legacy.logs import with_old_names
 
 pytestmark = KERAS_WARNINGS
@@ -208,3 +209,14 @@ def test_predictions_of_arrays_are_keras_own() -> None:
     before = model.predict(x, verbose=0)
     install()
     assert np.array_equal(model.predict(x, verbose=0), before)
+
+
+def test_a_file_gets_the_permissions_of_new_ones_without_asking_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "umask", None)  # to ask is to change it, for all threads
+    with old_files._beside(tmp_path / "model", ".h5") as written:
+        written.write_bytes(b"weights")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "model").stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model", "other"]

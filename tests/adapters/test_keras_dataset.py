@@ -245,9 +245,9 @@ def test_a_generator_that_runs_once_goes_on_after_a_fit_that_was_stopped() -> No
         assert again[0] == 15
 
 
-@pytest.mark.parametrize("steps", [0, -1])
-def test_steps_per_epoch_must_be_positive(loader: fs.Loader, steps: int) -> None:
-    with pytest.raises(fs.PlanError, match="must be 1 or more"):
+@pytest.mark.parametrize("steps", [0, -1, "5", 2.5])
+def test_steps_per_epoch_must_be_a_positive_number(loader: fs.Loader, steps: Any) -> None:
+    with pytest.raises(fs.PlanError, match="must be a whole number from 1 on, or None"):
         loader.keras(steps_per_epoch=steps)
 
 

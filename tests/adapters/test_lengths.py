@@ -78,3 +78,45 @@ def test_predictions_of_many_lengths_that_can_not_be_joined_say_what_to_do() -> 
     batched = fs.from_sequence([(each,) for each, _ in samples(tagged=True)]).batch(1, pad=True, max_length=9)
     with pytest.raises(fs.PlanError, match="predict_on_batch"):
         fs.predict(model(tagged=True, built=True), batched, workers=1)
+
+
+def two_inputs() -> list[Any]:
+    """Tokens beside their count, which is one number in all samples."""
+    return [({"count": np.float32([len(x)]), "tokens": x}, label) for x, label in samples(tagged=False)]
+
+
+def test_one_input_of_several_is_padded_by_its_name() -> None:
+    tokens, count = keras.Input((None,), name="tokens", dtype="int32"), keras.Input((1,), name="count")
+    mean = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(10, 4)(tokens))
+    joined = keras.Model(
+        {"tokens": tokens, "count": count}, keras.layers.Dense(2)(keras.layers.Concatenate()([mean, count]))
+    )
+    joined.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    batched = fs.from_sequence(two_inputs()).batch(4, pad=["tokens"], bucket_by=LENGTHS)
+    history = fs.fit(joined, batched, validation_data=batched, epochs=2, workers=1, verbose=0)
+    assert np.isfinite(history.history["loss"] + history.history["val_loss"]).all()
+
+
+class Placed(keras.Model):
+    """Adds a vector for each place, of nine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.dense = keras.layers.Embedding(10, 4), keras.layers.Dense(2)
+        self.table = self.add_weight(shape=(9, 4))
+
+    def call(self, tokens: Any) -> Any:
+        length = keras.ops.shape(tokens)[1]
+        if isinstance(length, int) and length > 9:
+            raise ValueError(f"{length} places, and there are 9")
+        return self.dense(keras.ops.mean(self.embedding(tokens) + self.table[:length], axis=1))
+
+
+def test_no_blank_batch_is_longer_than_batches_get() -> None:
+    placed = Placed()
+    placed.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    batched = fs.from_sequence(samples(tagged=False)).batch(4, pad=[0], max_length=9)
+    history = fs.fit(placed, batched, epochs=1, workers=1, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    with batched.loader(workers=1) as loader:
+        assert np.isfinite(placed.fit(loader.keras(), verbose=0).history["loss"]).all()

@@ -133,7 +133,7 @@ def run(name: str, folder: Path) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -146,7 +146,6 @@ def number(said: str, name: str) -> int:
     return int(found[1])
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", SAID)
 def test_an_old_program_runs_unchanged_and_says_what_it_said_then(name: str, folder: Path) -> None:
     for package in NEEDS.get(name, []):

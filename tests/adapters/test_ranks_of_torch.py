@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 GLOO = """
 import sys, torch, torch.distributed as dist, numpy as np, fitstream as fs
-rank, world, port = map(int, sys.argv[1:])
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+rank, world = map(int, sys.argv[1:3])
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=world)
 assert fs.shard_auto() == (rank, world)
 with fs.shard_auto(fs.from_arrays(np.arange(12)).batch(4)).loader(memory="1 MB") as loader:
     print([batch.tolist() for batch in loader])
@@ -21,20 +21,17 @@ dist.destroy_process_group()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
-def test_torch_distributed_tells_the_rank() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def test_torch_distributed_tells_the_rank(tmp_path: Path) -> None:
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", GLOO, str(rank), "2", str(port)],
+            [sys.executable, "-c", GLOO, str(rank), "2", str(tmp_path / "meeting")],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(2)
     ]
-    told = [rank.communicate(timeout=100) for rank in ranks]
+    told = [rank.communicate(timeout=300) for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], told
     assert [out for out, _ in told] == [
         "[[0, 1], [4, 5], [8, 9]]\n",

@@ -13,7 +13,7 @@ from textwrap import dedent
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.slow
 
 
 class Ran:
@@ -33,7 +33,7 @@ def run(folder: Path, source: str, *arguments: str, options: tuple[str, ...] = (
     command = [sys.executable, "-m", "fitstream", "run", *options, "train.py", *arguments]
     environment = {**os.environ, **environment}
     return Ran(
-        subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=180)
+        subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=300)
     )
 
 

@@ -13,7 +13,6 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.timeout(200)
 def test_the_backend_s_old_functions_work_on_symbols_and_arrays(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(
         dedent(

@@ -38,14 +38,12 @@ def told_by(program: str, folder: Path, *options: str, **environment: str) -> An
     return json.loads(file.read_text())
 
 
-@pytest.mark.timeout(300)
 def test_old_calls_mean_what_they_meant(tmp_path: Path) -> None:
     told = told_by("old_calls", tmp_path, "--keras", "1")
     assert len(told) > 60
     assert {name: outcome for name, outcome in told.items() if outcome != "ok"} == {}
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("tensorflow", ["with TensorFlow", "without TensorFlow"])
 def test_old_imports_find_what_they_named(tmp_path: Path, tensorflow: str) -> None:
     environment = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_run import run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.slow
 
 
 def test_a_model_trains_what_was_trainable_when_it_was_compiled(tmp_path: Path) -> None:

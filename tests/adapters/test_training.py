@@ -30,7 +30,7 @@ def no_threads_left() -> Iterator[None]:
     yield
     for thread in set(threading.enumerate()) - before:
         if not isinstance(thread, threading._DummyThread):  # TensorFlow's threads look like this for ever
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive(), f"{thread} was left behind"
 
 
@@ -385,6 +385,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "validation_data as a number": (lambda: shuffled(9), {"validation_data": 3}, "validation_data is a int"),
     "validation_data as a list": (lambda: shuffled(9), {"validation_data": [1, 2]}, "validation_data is a list"),
     "verbose": (lambda: shuffled(9), {"verbose": 3}, "verbose=3"),
+    "no seed": (lambda: samples(9), {"seed": None}, "seed=None must be a whole number"),
 }
 
 
@@ -395,6 +396,38 @@ def test_what_cannot_work_is_refused_before_training(case: str) -> None:
     with pytest.raises(fs.PlanError, match=message):
         fs.fit(recorder(), make(), callbacks=[diary], **{"verbose": 0, **settings})
     assert diary.lines == []
+
+
+@pytest.mark.parametrize("how", ["fit", "validation", "evaluate"])
+def test_inputs_alone_are_refused_where_the_loss_compares_targets(how: str) -> None:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x, y = np.zeros((8, 3), np.float32), np.zeros((8, 1), np.float32)
+    with pytest.raises(fs.PlanError, match=r"inputs alone, float32\(.*, 3\), but the model's loss compares targets"):
+        if how == "evaluate":
+            fs.evaluate(model, x, verbose=0)
+        else:
+            fs.fit(model, x if how == "fit" else (x, y), validation_data=x if how == "validation" else None, verbose=0)
+    assert fs.predict(model, x, verbose=0).shape == (8, 1)
+
+
+def test_inputs_alone_are_enough_for_a_model_that_computes_its_own_loss() -> None:
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = keras.layers.Dense(1)
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x)
+
+        def compute_loss(
+            self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        ) -> Any:
+            return keras.ops.mean(y_pred**2)
+
+    model = Own()
+    model.compile("sgd", "mse")
+    assert len(fs.fit(model, np.ones((8, 3), np.float32), epochs=2, verbose=0).history["loss"]) == 2
 
 
 @pytest.mark.parametrize("settings", [{"memory": "9 MB"}, {"workers": 2}, {"batch_size": 3}, {"validation_split": 0.5}])

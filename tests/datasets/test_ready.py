@@ -259,8 +259,9 @@ class Server(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[tuple[type[Server], str]]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[type[Server], str]]:
     pytest.importorskip("pooch")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     kind = type("One", (Server,), {"asked": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), kind) as serving:
         thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
@@ -326,6 +327,32 @@ def test_threads_that_start_together_download_once(
         thread.join()
     assert found == [15, 15, 15]
     assert len(kind.asked) == 1
+
+
+def test_downloads_of_several_threads_come_one_after_another(server: Any, tmp_path: Path) -> None:
+    # They share one progress line, and pooch's logger.
+    kind, url = server
+    kind.data = b"data"
+    both, met, answer = threading.Barrier(2), [], kind.do_GET
+
+    def meeting(self: Any) -> None:
+        try:
+            both.wait(0.5)
+            met.append(self.path)
+        except threading.BrokenBarrierError:
+            pass
+        answer(self)
+
+    kind.do_GET = meeting
+    threads = [
+        threading.Thread(target=fetching.fetch, args=(f"{url}/{name}", md5(kind.data), tmp_path)) for name in "ab"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert met == []
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_a_part_that_is_whole_is_not_fetched_again(server: Any, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def worker_pids(pid: int | None = None) -> list[int]:
     return pids
 
 
-def until(condition: Any, limit_s: float = 20.0) -> bool:
+def until(condition: Any, limit_s: float = 60.0) -> bool:
     """Watch until something is so; whether it was within the time."""
     deadline, pause = time.monotonic() + limit_s, threading.Event()
     while not condition():
@@ -135,7 +135,7 @@ def run(code: str, *args: str, **options: Any) -> str:
     """Run a program with `-c` and give what it prints. Warnings are errors."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script(code), *args],
-        capture_output=True, text=True, timeout=60, check=False, **options,
+        capture_output=True, text=True, timeout=300, check=False, **options,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "ResourceWarning" not in done.stderr, done.stderr

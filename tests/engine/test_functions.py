@@ -65,7 +65,7 @@ def test_what_the_main_module_defines_works_without_a_guard_and_runs_it_once(way
     count = 5 if way == "file" else 2
     done = subprocess.run(
         [sys.executable, "-W", "error", *command, str(tmp_path), str(count)],
-        input=PROGRAM if way == "stdin" else "", capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+        input=PROGRAM if way == "stdin" else "", capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

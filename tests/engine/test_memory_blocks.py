@@ -41,9 +41,9 @@ def test_a_block_is_zeroed_reserved_in_full_and_sealed() -> None:
 
 
 def test_a_block_has_no_name_and_is_not_inherited() -> None:
-    names = os.listdir("/dev/shm")
+    names = set(os.listdir("/dev/shm"))
     block = Block.make(4096, "A test")
-    assert os.listdir("/dev/shm") == names
+    assert [name for name in set(os.listdir("/dev/shm")) - names if "fitstream" in name] == []
     assert not os.get_inheritable(block.fd)
 
 
@@ -180,5 +180,5 @@ def test_memory_lives_on_in_another_process_that_maps_it() -> None:
         pass_fds=[block.fd], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     del block
-    out, _ = child.communicate("\n", timeout=30)
+    out, _ = child.communicate("\n", timeout=300)
     assert out == "5\n"

@@ -113,13 +113,13 @@ def test_a_lane_that_is_told_to_stop_while_another_is_idle_ends() -> None:
             if x == 39 and not gate.is_set():
                 who.append(threading.current_thread())
                 inside.set()
-                gate.wait(20)
+                gate.wait(120)
             return x
 
         with fs.from_arrays(np.arange(40)).map(last_waits).batch(8).loader(memory="9 MB", workers=2) as loader:
             batches = iter(loader)
             kept = [next(batches) for _ in range(4)]
-            assert inside.wait(20)
+            assert inside.wait(120)
             pipeline = loader._pipeline
             assert pipeline is not None
             stopped = pipeline.crew._lanes[-1].thread

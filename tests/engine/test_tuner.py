@@ -36,7 +36,7 @@ class FakePool:
 
     def __init__(self, plan: Plan, lane_counts: list[int], emit: Any, **_: Any) -> None:
         if FakePool.gate is not None:
-            FakePool.gate.wait(30)
+            FakePool.gate.wait(120)
         if FakePool.error is not None:
             raise FakePool.error
         self.lane_counts = lane_counts
@@ -324,7 +324,7 @@ def test_functions_that_hold_the_interpreter_lock_are_tried_in_processes_and_byt
     dataset = fs.from_arrays(np.arange(64)).shuffle(1).map(slowly).batch(8)
     with dataset.loader(memory="600 MB", workers=2, observers=[recorder]) as loader:
         epochs = []
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while not recorder.of(LanesChanged) and time.monotonic() < deadline:
             loader.set_epoch(0)
             epochs.append([told(batch) for batch in loader])
@@ -350,7 +350,7 @@ def test_a_lock_in_a_function_leaves_threads_and_tells_its_name(monkeypatch: pyt
     recorder = Recorder()
     dataset = fs.from_arrays(np.arange(64)).map(slowly).batch(8)
     with dataset.loader(memory="600 MB", workers=2, observers=[recorder]) as loader:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while not recorder.of(LanesChanged) and time.monotonic() < deadline:
             list(loader)
         stats = loader.stats()

@@ -29,7 +29,7 @@ class Ended(NamedTuple):
         code: Its exit code, the signal's number, negative; or None if it had to be ended at its deadline.
         told: What it wrote, or nothing.
         took_s: How long it took.
-        left: What of it was there two seconds later: processes, files, shared memory.
+        left: What of it stayed there: processes, files, shared memory.
         error_text: What it wrote to its standard error.
     """
 
@@ -62,7 +62,7 @@ class Herd:
         assert self._program.stdout is not None
         self._program.stdin.close()
         self._program.stdout.close()
-        self._program.wait(10)
+        self._program.wait(100)
 
     def run(self, limit_s: float, **cell: Any) -> Ended:
         """Run one cell; end it if it takes longer."""
@@ -77,7 +77,7 @@ class Herd:
         self._program.stdin.write(json.dumps(asked) + "\n")
         self._program.stdin.flush()
         answer = json.loads(self._program.stdout.readline())
-        end_s = time.monotonic() + 2
+        end_s = time.monotonic() + 20
         while (left := processes_of(name)) and time.monotonic() < end_s:
             time.sleep(0.005)
         found = [f"process {pid}" for pid in left]
@@ -117,7 +117,8 @@ def watch(pid: int, cell: dict[str, Any]) -> tuple[int | None, float]:
             others = processes_of(cell["name"]) if stopped_s else []
             for number in (signal.SIGSTOP, signal.SIGCONT):
                 for one in (*others, pid):
-                    os.kill(one, number)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(one, number)
                 if number == signal.SIGSTOP:
                     time.sleep(stopped_s)
         elif ended:

@@ -32,7 +32,7 @@ def test_30_workers_killed_at_random_lose_and_double_nothing(tmp_path: Path) -> 
 def test_a_main_process_that_is_ended_leaves_nothing(what: str, how: signal.Signals, tmp_path: Path) -> None:
     rng, found = random.Random(3), main_kills.Found()
     for mode in ("processes", *main_kills.MODES):
-        main_kills.end_one(mode, how, rng, tmp_path, found)
+        main_kills.end_one(mode, how, rng, tmp_path, found, limit_s=25)  # how soon is for the soak
     assert found.problems == [], found.told(what)
 
 

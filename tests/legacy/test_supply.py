@@ -296,7 +296,7 @@ def test_the_queue_bounds_what_a_generator_is_asked_for(queue: int) -> None:
     with Supply(watched(), max_queue_size=queue, total=100) as supply:
         supply.start()
         first = supply.take()
-        assert enough.wait(30)
+        assert enough.wait(120)
         # The lane now waits for a slot: nothing of the ring is free as long as the first batch is held.
         slots = supply.loader._pipeline.board.slots  # type: ignore[union-attr]
         assert len(slots) == most

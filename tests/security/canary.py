@@ -16,7 +16,7 @@ import fitstream as fs
 
 SECRET = "CANARY-7b1f"
 #: What refusing a file may take. The hostile files here ask for gigabytes, and for ever.
-MOST_S = 10.0
+MOST_S = 100.0
 MOST_BYTES = 150_000_000
 
 

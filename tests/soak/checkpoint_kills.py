@@ -31,7 +31,9 @@ def run(folder: Path, result: Path, backend: str, kill: tuple[int, float] | None
     """
     command = [sys.executable, str(PROGRAM), str(folder), str(result), "1"]
     environment = {**os.environ, "KERAS_BACKEND": backend}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
         if kill is not None:
             for _ in range(kill[0]):

@@ -118,8 +118,10 @@ class Found:
         return "\n".join([*lines, f"  met after: {self.met}", *self.problems])
 
 
-def end_one(mode: str, how: signal.Signals, rng: random.Random, folder: Path, found: Found) -> None:
-    """Start a victim, end it at a random moment, and look what is left."""
+def end_one(
+    mode: str, how: signal.Signals, rng: random.Random, folder: Path, found: Found, limit_s: float = LIMIT_S
+) -> None:
+    """Start a victim, end it at a random moment, and look what is left after `limit_s`."""
     name, named = uuid.uuid4().hex, set(os.listdir("/dev/shm"))
     temporary = folder / name
     temporary.mkdir()
@@ -150,12 +152,12 @@ def end_one(mode: str, how: signal.Signals, rng: random.Random, folder: Path, fo
                     break
         # Ctrl-C that meets the end of a loader doesn't wait for workers that end by themselves.
         while left_then := [pid for pid in processes_of(name) if pid != victim.pid]:
-            if victim.poll() is not None or time.monotonic() - begun > LIMIT_S:
+            if victim.poll() is not None or time.monotonic() - begun > limit_s:
                 break
             time.sleep(0.002)
         errors = victim.communicate()[1]
         deadline.cancel()
-    while (left := processes_of(name)) and time.monotonic() - begun < 20:
+    while (left := processes_of(name)) and time.monotonic() - begun < 10 * limit_s:
         time.sleep(0.002)
     gone_s = time.monotonic() - begun if raised_s is None else raised_s
     found.count += 1
@@ -166,7 +168,7 @@ def end_one(mode: str, how: signal.Signals, rng: random.Random, folder: Path, fo
         wrong.append(f"exit code {victim.returncode}")
     if raised_s is not None and left_then:
         wrong.append(f"workers outlived fit: {left_then}")
-    if gone_s > LIMIT_S:
+    if gone_s > limit_s:
         wrong.append(f"gone after {gone_s:.2f} s, left then: {left}")
     wrong += [f"/dev/shm/{one}" for one in set(os.listdir("/dev/shm")) - named if "fitstream" in one]
     wrong += [f"temporary file {one}" for one in os.listdir(temporary) if not one.startswith("torchinductor")]

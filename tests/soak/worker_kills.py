@@ -10,6 +10,7 @@ can't have been, since the ring has fewer slots than came between.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -171,7 +172,8 @@ class Disturber:
             Path(f"{self._mark}.{'exit' if way.startswith('os') else 'fault'}").touch()
             return
         self.living.discard(pid)
-        os.kill(pid, signal.SIGKILL if way == "SIGKILL" else signal.SIGSEGV)
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself, and that isn't told yet
+            os.kill(pid, signal.SIGKILL if way == "SIGKILL" else signal.SIGSEGV)
 
 
 def disturb(dataset: fs.Dataset, split: tuple[int, int], kills: Kills, disturber: Disturber) -> None:

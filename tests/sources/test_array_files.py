@@ -96,6 +96,12 @@ def test_one_array_of_a_npz_file_has_a_name_behind_it(tmp_path: Path) -> None:
         fs.from_arrays(f"{path}/x")
 
 
+def test_a_sparse_matrix_is_told_to_be_none() -> None:
+    sparse = pytest.importorskip("scipy.sparse").eye(5).tocsr()
+    with pytest.raises(fs.SourceError, match=r"is a csr_\w+, and no array\. Make it dense: \.toarray\(\)"):
+        fs.from_arrays((sparse, np.arange(5)))
+
+
 @pytest.mark.parametrize(
     ("array", "told"),
     [(np.float32(3), "a single number"), (np.array(["a"]), "dtype <U1"), (np.zeros((0, 3)), "no rows")],

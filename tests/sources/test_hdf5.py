@@ -112,6 +112,21 @@ def test_a_file_behind_a_user_block_is_read(tmp_path: Path) -> None:
     assert fs.from_hdf5(path, "x")[3] == 3
 
 
+def test_what_matlab_means_otherwise_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "odd.mat", "w") as file:
+        file["empty"] = np.zeros(2, np.uint64)  # the lengths of its axes
+        file["empty"].attrs["MATLAB_empty"] = np.uint8(1)
+        file["word"] = np.array([[104], [105]], np.uint16)
+        file["word"].attrs["MATLAB_class"] = np.bytes_("char")
+        file.create_group("sparse/data").parent.attrs["MATLAB_sparse"] = np.uint64(9)
+        file["flags"] = np.ones(4, np.uint8)
+        file["flags"].attrs["MATLAB_class"] = np.bytes_("logical")
+    for name, why in (("empty", "is an empty array"), ("word", "is text of MATLAB"), ("sparse", r"full\(sparse\)")):
+        with pytest.raises(fs.SourceError, match=why):
+            fs.from_hdf5(tmp_path / "odd.mat", name)
+    assert len(fs.from_hdf5(tmp_path / "odd.mat", "flags")) == 4
+
+
 def test_axes_may_differ_from_name_to_name(tmp_path: Path) -> None:
     pictures, labels = np.arange(10 * 3 * 4 * 5).reshape(10, 3, 4, 5), np.arange(10.0)[None]
     with h5py.File(tmp_path / "m.mat", "w", userblock_size=512) as file:

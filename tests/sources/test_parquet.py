@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,16 @@ def test_pandas_is_not_imported_to_read(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_rows_of_an_arrow_table_are_read_in_workers_without_pandas(tmp_path: Path) -> None:
+    def imported(row: dict[str, Any]) -> tuple[Any, bool]:
+        return row["index"], "pandas" in sys.modules
+
+    ds = fs.from_sequence(parquet.read_table(written(tmp_path), columns=["index"])).map(imported).batch(100)
+    with ds.loader(memory="200 MB", workers=1, processes=1) as loader:
+        assert not any(there.any() for _, there in loader)
+        assert loader.stats().peak_bytes <= loader.stats().projected_bytes
+
+
 def test_pieces_of_arrow_arrays_are_their_own_part(tmp_path: Path) -> None:
     table = parquet.read_table(written(tmp_path), columns=["index", "x", "flag", "fixed", "list", "ragged"])
     ds = fs.from_sequence(table.slice(501, 300))
@@ -229,6 +240,36 @@ def test_what_is_no_parquet_file_is_told(tmp_path: Path) -> None:
         fs.from_parquet(tmp_path / "u.parquet", "x")
 
 
+def test_a_folder_is_told_how_to_name_its_files(tmp_path: Path) -> None:
+    with pytest.raises(
+        fs.SourceError, match=r"it is a folder\. Name the files in it, by a pattern such as '.*\*\.parquet'"
+    ):
+        fs.from_parquet(tmp_path, "x")
+
+
+def test_files_that_differ_tell_in_which_column(tmp_path: Path) -> None:
+    for name, columns in (("a", {"x": [1], "y": [1]}), ("b", {"x": [1.5], "z": [1]})):
+        parquet.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    with pytest.raises(fs.SourceError, match=r"b\.parquet: column 'x' holds double, and int64 in '.*a\.parquet'"):
+        fs.from_parquet(paths, "x")
+    with pytest.raises(
+        fs.SourceError, match=r"b\.parquet: there is no column 'y', as there is in '.*a\.parquet'. Its 2"
+    ):
+        fs.from_parquet(paths, "y")
+
+
+def test_a_damaged_page_is_told_by_its_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    options = {"write_page_checksum": True, "use_dictionary": False, "compression": "none"}
+    parquet.write_table(pa.table({"x": np.arange(1000.0)}), path, **options)
+    data = bytearray(path.read_bytes())
+    data[4000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(fs.SampleError, match=r"x\.parquet.*row group 0 can't be read.*(?i:crc|checksum)"):
+        list(fs.from_parquet(path, "x").batch(10).loader(memory="16 MB", workers=0))
+
+
 def test_a_null_is_an_error_of_its_row_alone(tmp_path: Path) -> None:
     values = [[1.0, 2.0]] * 20
     values[7] = None  # type: ignore[call-overload]
@@ -269,7 +310,7 @@ def test_row_groups_that_the_budget_cannot_hold_are_refused_before_they_are_read
 
 def test_a_file_that_is_written_anew_meanwhile_is_refused(tmp_path: Path) -> None:
     ds = fs.from_parquet(written(tmp_path, 64), "index")
-    written(tmp_path, 64, first=1)
+    os.utime(written(tmp_path, 64, first=1), ns=(1, 1))
     with pytest.raises(fs.SampleError, match="written anew since it was given"):
         ds[0]
 

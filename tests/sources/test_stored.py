@@ -185,7 +185,9 @@ def test_a_worker_notices_that_the_file_has_changed(file: Any) -> None:
 def test_small_labels_are_read_whole_and_large_ones_never(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     source = ArraySource((file["deep/x"], file["y"]))
     assert source.labels().tolist() == [i % 5 for i in range(COUNT)]
-    assert ArraySource((file["y"], file["deep/x"])).labels() is None
+    one_hot = ArraySource((file["y"], file["deep/x"])).labels()
+    assert one_hot is not None
+    assert one_hot.shape == (COUNT, 3)
     monkeypatch.setattr(stored, "_SMALL_BYTES", 1000)
     assert source.labels() is None
 

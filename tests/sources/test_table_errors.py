@@ -92,7 +92,18 @@ MALFORMED = {
         {},
         r"line 2, column 1: not valid JSON: Extra data.*name the file .jsonl",
     ),
-    "json object": ("t.json", '{"images": []}', {}, r"an object with the names \['images'\], not a list of objects"),
+    "json object": (
+        "t.json",
+        '{"info": 1, "images": []}',
+        {},
+        r"an object with the names \['info', 'images'\], not a list of objects.*json\.load\(file\)\['images'\]",
+    ),
+    "json objects by name": (
+        "t.json",
+        '{"a.jpg": {"path": "a.jpg", "label": 0}}',
+        {},
+        r"If each object in it is a row, pass list\(json\.load\(file\)\.values\(\)\).*pandas\.read_json",
+    ),
     "json list of text": ("t.json", '["a"]', {}, r"t\.json: the first row is of type str, not an object"),
     "deep json": ("t.json", "[" * 100_000, {}, r"t\.json: the JSON is nested too deeply"),
     "json row without label": (
@@ -273,3 +284,10 @@ def test_a_parquet_file_cut_off_anywhere_is_an_error(tmp_path):
         table.write_bytes(whole[:place])
         with pytest.raises(SourceError, match="not readable as Parquet"):
             read_table(table)
+
+
+@pytest.mark.parametrize("image", [3, None])
+def test_a_column_that_is_no_text_is_looked_for_and_told(image, tmp_path):
+    (tmp_path / "t.csv").write_text("path,label\na.jpg,1\n")
+    with pytest.raises(SourceError, match=f"there is no column {image}. Its 2 columns: 'path', 'label'"):
+        read_table(tmp_path / "t.csv", image=image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_headers_are_read_once_and_again_when_the_tar_has_changed(
     for _ in range(3):
         assert fs.from_webdataset(path, "vec.npy")[7].tolist() == [7] * 3
     assert len(reads) == 1
-    written(tmp_path, first=100)
+    os.utime(written(tmp_path, first=100), ns=(1, 1))
     assert fs.from_webdataset(path, "vec.npy")[7].tolist() == [107] * 3
     assert len(reads) == 2
 
@@ -169,7 +170,10 @@ def test_a_header_that_declares_too_much_is_refused_before_it_is_read(tmp_path: 
 
 
 def test_a_sample_without_a_part_is_told_with_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(fs.SourceError, match=r"sample 0 of the tar has no part 'json'. There are 'png', 'cls'"):
+    with pytest.raises(
+        fs.SourceError,
+        match=r"sample 0 of the tar \(that of '.*00000\.png'\) has no part 'json'. There are 'png', 'cls'",
+    ):
         fs.from_webdataset(written(tmp_path), "png", "json")
 
 
@@ -204,6 +208,22 @@ def test_a_tar_that_is_written_anew_meanwhile_is_refused(tmp_path: Path) -> None
         ds[0]
 
 
+def test_no_sample_of_a_tar_that_is_written_anew_is_read_after_the_first_was_refused(tmp_path: Path) -> None:
+    ds = fs.from_webdataset(written(tmp_path), "cls").take(20).batch(5)
+    loader = ds.loader(memory="64 MB", workers=0, on_bad_sample="skip", max_bad_fraction=1)
+    written(tmp_path, first=3)
+    with loader, pytest.warns(RuntimeWarning, match="written anew"):
+        assert list(loader) == []
+    assert len(loader.stats().bad_samples) == 20
+
+
+@pytest.mark.parametrize("name", ["file/a.tar", "a\0b.tar"])
+def test_a_path_that_no_file_can_have_is_told(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(fs.SourceError, match=r"the file can't be read: (Not a directory|embedded null byte)"):
+        fs.from_webdataset(f"{tmp_path}/{name}", "cls")
+
+
 def test_json_is_what_it_says(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for n in range(20):
@@ -217,11 +237,21 @@ def test_json_is_what_it_says(tmp_path: Path) -> None:
             assert (vector[:, 0] == label).all()
 
 
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_a_bad_sample_is_told_by_the_name_of_its_member(tmp_path: Path, kind: int) -> None:
+    name = "folder/" + "叶" * (9 if kind == tarfile.USTAR_FORMAT else 70) + ".cls"
+    with tarfile.open(tmp_path / "a.tar", "w", format=kind) as tar:
+        add(tar, "0.cls", b"1")
+        add(tar, name, b"dog")
+    with pytest.raises(fs.SampleError, match=rf"a\.tar@\d+ '{name}'\) failed in read: its part 'cls' is 'dog'"):
+        fs.from_webdataset(tmp_path / "a.tar", "cls")[1]
+
+
 @pytest.mark.parametrize(("data", "told"), [(b'{"a": ', "line 1, column 7: not valid JSON"), (b"\xff", "not UTF-8")])
 def test_json_that_is_none_is_told_with_its_part(tmp_path: Path, data: bytes, told: str) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         add(tar, "0.json", data)
-    with pytest.raises(fs.SampleError, match=rf"a\.tar@512\) failed in read: its part 'json'.*{told}"):
+    with pytest.raises(fs.SampleError, match=rf"a\.tar@512 '0\.json'\) failed in read: its part 'json'.*{told}"):
         fs.from_webdataset(tmp_path / "a.tar", "json")[0]
 
 

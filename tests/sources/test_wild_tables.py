@@ -180,7 +180,15 @@ def test_a_label_that_is_out_of_range_is_told_with_line_and_classes(tmp_path: Pa
     assert caught.value.line == 6
 
 
-@pytest.mark.parametrize("given", [pd.Series(["a/1.jpg", "b/2.jpg"]), np.array(["a/1.jpg", "b/2.jpg"])])
+@pytest.mark.parametrize(
+    "given",
+    [
+        pd.Series(["a/1.jpg", "b/2.jpg"]),
+        np.array(["a/1.jpg", "b/2.jpg"]),
+        np.array(["a/1.jpg", "b/2.jpg"], np.dtypes.StringDType()),
+    ],
+    ids=["pandas", "numpy", "numpy of any length"],
+)
 def test_a_column_of_paths_is_a_list_of_paths(given: Any) -> None:
     source = read_table(given, path_to_class=lambda path: path[0])
     assert source.class_names == ["a", "b"]

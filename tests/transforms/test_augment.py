@@ -364,3 +364,20 @@ def test_what_is_no_picture_is_told() -> None:
         RandomFlip()(np.zeros((2, 8, 8, 3), np.uint8), rng=rng())
     with pytest.raises(ValueError, match="not in int64"):
         ColorJitter(0.5)(np.zeros((8, 8, 3), np.int64), rng=rng())
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [RandomCrop(30, padding=9, fill=-1.0), Cutout(6, fill=300.0), RandomRotation((45, 45), fill=256)],
+    ids=lambda one: type(one).__name__,
+)
+def test_a_fill_that_the_dtype_can_not_hold_is_refused(transform: Any) -> None:
+    with pytest.raises(ValueError, match="hold 0 to 255, and can't be filled with"):
+        transform(picture(), rng=rng())
+    assert transform(picture("float32"), rng=rng()).dtype == np.float32
+
+
+def test_a_mask_that_can_not_hold_its_fill_is_refused() -> None:
+    turn = Augment([RandomRotation((45, 45), mask_fill=255)], parts=("image", "mask"))
+    with pytest.raises(ValueError, match="hold -128 to 127, and can't be filled with 255"):
+        turn(picture(), np.zeros((20, 24), np.int8), rng=rng())

@@ -62,6 +62,14 @@ def test_it_is_the_crop_that_comes_after_decoding_in_full(
         assert np.abs(fused - apart).mean() < 5
 
 
+def test_a_picture_that_is_drawn_several_times_in_a_pass_is_cropped_anew_each_time(photos: Path) -> None:
+    crop = RandomResizedCrop((100, 90))
+    drawn = fs.from_folder(photos).take(1).sample(6, seed=1)
+    fused, apart = pictures(drawn.map(crop)), pictures(drawn.map(separately(crop)))
+    assert len({picture.tobytes() for picture in fused}) == 6
+    assert np.array_equal(fused, apart)
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "area", "nearest"])
 def test_a_png_is_cropped_to_the_same_pixels(photos: Path, interpolation: Any) -> None:
     crop = RandomResizedCrop((100, 90), interpolation=interpolation)

@@ -189,3 +189,9 @@ def test_arguments_that_can_not_be_used_are_refused(tmp_path: Path, options: dic
     (tmp_path / "x.txt").write_text("the cat\n")
     with pytest.raises(fs.PlanError, match=says):
         Vocabulary.from_file(tmp_path / "x.txt", **options)
+
+
+def test_a_vocabulary_takes_no_set_whose_order_differs_from_run_to_run() -> None:
+    with pytest.raises(fs.PlanError, match=r"differs each run. Use sorted\(words\)"):
+        Vocabulary({"cat", "dog"})
+    assert Vocabulary(dict.fromkeys(["dog", "cat"])).words[2:] == ("dog", "cat")

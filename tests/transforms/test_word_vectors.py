@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,29 @@ def write(tmp_path: Path, form: str) -> Path:
             b"7 5\n" + b"".join(word + b" " + row.tobytes() + end for word, row in zip(words, ROWS, strict=True))
         )
     return path
+
+
+def test_reading_leaves_the_filters_of_warnings_alone_which_are_all_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, read, seen = list(warnings.filters), np.fromstring, []
+
+    def looking(*args: object, **options: object) -> object:
+        seen.append(list(warnings.filters) == before)
+        return read(*args, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(np, "fromstring", looking)
+    (tmp_path / "x").write_text("a 1 2\nb 3 4\n")
+    assert WordVectors(tmp_path / "x")["b"].tolist() == [3, 4]
+    assert seen
+    assert all(seen)
+
+
+@pytest.mark.filterwarnings("ignore:string or file could not be read to its end:DeprecationWarning")
+def test_a_number_too_many_is_not_made_up_for_by_one_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("a 1 2\nb 3\t4 5\nc 6 x\n")
+    with pytest.raises(fs.SourceError, match="line 2"):
+        WordVectors(tmp_path / "x")
 
 
 FORMS = ["glove", "word2vec", "word2vec with spaces at the end", "binary", "binary with lines"]
@@ -197,6 +221,14 @@ def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path: Path, text: st
         WordVectors(path)
 
 
+@pytest.mark.parametrize("word", [b"cat", 7, ["cat"]])
+def test_what_is_no_text_is_refused_and_not_an_unknown_word(tmp_path: Path, word: object) -> None:
+    (tmp_path / "x.txt").write_text("cat 1 2\n")
+    for encode in (Vocabulary(["cat"]), WordVectors(tmp_path / "x.txt")):
+        with pytest.raises(fs.SourceError, match=r"words are text, and this is a (bytes|int|list)"):
+            encode([word])  # type: ignore[list-item]
+
+
 def test_compressed_files_are_said_to_be_that(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_bytes(gzip.compress(b"a 1 2\n"))
@@ -264,5 +296,5 @@ for number in rng.permutation(count)[:4000].tolist():
         most = max(most, sum(kept))
 print(most)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
     assert 100 < int(done.stdout) < 14_000, "KiB of 25 MB"

@@ -133,13 +133,14 @@ def _match(weights: Weights, y: Any, names: Sequence[str]) -> Any:
 
 
 def _checked(weights: Any) -> _Table:
-    if weights is None or weights == {}:
+    if weights is None or (isinstance(weights, Mapping) and not weights):
         return None
     try:
         pairs = sorted((int(label), float(weight)) for label, weight in weights.items())
     except (AttributeError, TypeError, ValueError):
         raise PlanError(
-            f"class_weight={weights!r} is not a dict of class to weight, such as {{0: 1.0, 1: 2.5}}."
+            f"class_weight={weights!r} is not a dict of class to weight, such as {{0: 1.0, 1: 2.5}}; of a weight for "
+            "each class, dict(enumerate(weights)) makes one."
         ) from None
     return np.array([label for label, _ in pairs], np.int64), np.array([weight for _, weight in pairs], np.float32)
 

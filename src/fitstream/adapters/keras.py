@@ -41,13 +41,15 @@ except ImportError as error:
 from fitstream.adapters.class_weights import map_tree
 from fitstream.errors import FitstreamError, LoaderClosed, PlanError
 from fitstream.loader import Loader, Stream
+from fitstream.operations import whole_number
+from fitstream.plan import Plan
 from fitstream.spec import ArraySpec
 
-__all__ = ["KEPT", "KerasDataset", "check_batch", "keras", "next_pass", "runs_once", "too_short"]
+__all__ = ["KEPT", "KerasDataset", "blank_length", "check_batch", "keras", "next_pass", "runs_once", "too_short"]
 
 #: Keras looks at no more than this many batches before it trains: TensorFlow at two, the others at one.
 KEPT = 2
-#: Of an axis that batches differ in, where only shapes count.
+#: Of an axis that batches differ in, where only shapes count: long enough for what a model is built with.
 _BLANK_LENGTH = 64
 
 
@@ -183,8 +185,9 @@ class KerasDataset(keras.utils.PyDataset):
 
     def _shape_alone(self, index: int) -> Any:
         """A blank batch of a length of its own: TensorFlow fixes the axes that the first two have in common."""
+        length = max(1, blank_length(self._loader.plan) - index)
         return map_tree(
-            lambda leaf: np.zeros([_BLANK_LENGTH + index if n is None else n for n in leaf.shape], leaf.dtype),
+            lambda leaf: np.zeros([length if n is None else n for n in leaf.shape], leaf.dtype),
             self._loader.plan.batch_spec,
         )
 
@@ -200,6 +203,12 @@ class KerasDataset(keras.utils.PyDataset):
             self._stream = self._loader.stream(first_pass=first_pass, first_step=first_step, steps=steps)
             self._start = self._stream.position
         return self._stream
+
+
+def blank_length(plan: Plan) -> int:
+    """Of a padded axis in a batch that only shows shapes: no longer than batches get, as a model may have no room."""
+    longest = (plan.layout.specs[number].shape[0] for number in plan.padded)
+    return min([_BLANK_LENGTH, *(length for length in longest if length is not None)])
 
 
 def too_short(given: int, planned: int) -> FitstreamError:
@@ -230,9 +239,7 @@ def _epoch_length(pass_steps: int | None, steps_per_epoch: int | None) -> int:
         PlanError: If neither number is known, or it isn't positive.
     """
     if steps_per_epoch is not None:
-        if steps_per_epoch < 1:
-            raise PlanError(f"steps_per_epoch={steps_per_epoch} must be 1 or more.")
-        return int(steps_per_epoch)
+        return whole_number(steps_per_epoch, "steps_per_epoch", 1, ", or None for a pass")
     if pass_steps is None:
         raise PlanError(
             "the source doesn't tell its length, and Keras needs one. Use loader.keras(steps_per_epoch=n), give the "

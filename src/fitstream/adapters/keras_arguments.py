@@ -5,40 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from fitstream.adapters.keras import keras
 from fitstream.adapters.keras_feed import Feed
 from fitstream.adapters.loader_feed import LoaderFeed
 from fitstream.errors import PlanError
+from fitstream.operations import whole_number
 
 __all__ = [
     "check_execution",
     "check_repeats",
+    "check_targets",
     "check_validation",
     "count_steps",
     "count_validations",
+    "needs_targets",
     "output_names",
     "validation_frequency",
-    "whole_number",
 ]
+
+#: What a program's own model may do in its own way.
+_STEPS = ("train_step", "test_step", "compute_loss")
 
 
 def count_steps(name: str, given: int | None, length: int | None, *, at_most_a_pass: bool = False) -> int | None:
     """Batches of an epoch or evaluation; None for those of a pass of unknown length."""
     if given is None:
         return length
-    given = whole_number(name, given, 1, ", or None for a pass")
+    given = whole_number(given, name, 1, ", or None for a pass")
     if at_most_a_pass and length is not None and given > length:
         raise PlanError(f"{name}={given}, but a pass has {length} batches. Use {name} <= {length}, or leave it out.")
     return given
-
-
-def whole_number(name: str, given: Any, least: int, otherwise: str = "") -> int:
-    """A whole number that isn't below `least`."""
-    if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < least:
-        raise PlanError(f"{name}={given!r} must be a whole number from {least} on{otherwise}.")
-    return int(given)
 
 
 def check_validation(data: Any, split: float | None, steps: int | None, given: Any) -> int | list[int]:
@@ -55,8 +51,8 @@ def check_validation(data: Any, split: float | None, steps: int | None, given: A
 def validation_frequency(given: Any) -> int | list[int]:
     """Every how many epochs, or after which, one validates."""
     if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
-        return [whole_number("validation_freq", epoch, 1) for epoch in given]
-    return whole_number("validation_freq", given, 1, ", or a list of epochs")
+        return [whole_number(epoch, "validation_freq", 1) for epoch in given]
+    return whole_number(given, "validation_freq", 1, ", or a list of epochs")
 
 
 def check_repeats(feed: LoaderFeed, name: str, steps_name: str, given: int | None, passes: int) -> None:
@@ -76,6 +72,23 @@ def check_execution(model: Any, feeds: Sequence[Feed | None]) -> None:
             f"steps_per_execution={count} on JAX needs to know how long an epoch is, and the source doesn't tell its "
             "length. Give it as length=, give steps, or compile with steps_per_execution=1."
         )
+
+
+def check_targets(model: Any, feeds: Sequence[Feed | None]) -> None:
+    """Refuse batches without the targets that a loss compares: some backends would fail in the middle of a step."""
+    for feed in feeds:
+        if feed is not None and needs_targets(model) and not (isinstance(feed.spec, tuple) and len(feed.spec) > 1):
+            raise PlanError(
+                f"batches are inputs alone, {feed.spec!r}, but the model's loss compares targets. Give (x, y), or "
+                "samples with a label."
+            )
+
+
+def needs_targets(model: Any) -> bool:
+    """Whether a model's loss compares targets, and its steps are Keras's own."""
+    own_steps = any(getattr(type(model), name, None) is not getattr(keras.Model, name) for name in _STEPS)
+    losses = keras.tree.flatten(getattr(model, "loss", None))
+    return any(loss is not None for loss in losses) and not own_steps
 
 
 def count_validations(epochs: int, initial_epoch: int, frequency: int | list[int]) -> int:

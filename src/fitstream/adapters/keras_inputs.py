@@ -10,6 +10,8 @@ import types
 from dataclasses import asdict
 from typing import Any, NamedTuple, TypeAlias, final
 
+import numpy as np
+
 from fitstream.budget import round_up
 from fitstream.constructors import from_arrays, from_batches
 from fitstream.dataset import Dataset
@@ -108,7 +110,7 @@ def split_off(train: Batches, fraction: float, seed: int) -> tuple[Dataset, Data
     Raises:
         PlanError: If `fraction` isn't between 0 and 1, or the data can't be divided.
     """
-    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
+    if isinstance(fraction, bool) or not isinstance(fraction, (int, float, np.floating)) or not 0 < fraction < 1:
         raise PlanError(f"validation_split={fraction!r} must be between 0 and 1, such as 0.2.")
     if isinstance(train, Loader):
         raise PlanError("validation_split can't divide a Loader, which is planned already. Give its Dataset.")

@@ -12,16 +12,13 @@ from typing import Any, final
 import numpy as np
 
 from fitstream.adapters.class_weights import map_tree
-from fitstream.adapters.keras import next_pass, runs_once, too_short
+from fitstream.adapters.keras import blank_length, next_pass, runs_once, too_short
 from fitstream.adapters.keras_feed import Feed
 from fitstream.errors import LoaderClosed
 from fitstream.loader import Loader, Stream
 from fitstream.spec import ArraySpec
 
 __all__ = ["LoaderFeed"]
-
-#: Of an axis that batches differ in: long enough for what a model is built with.
-_BLANK_LENGTH = 64
 
 
 @final
@@ -160,9 +157,9 @@ class LoaderFeed(Feed):
     # Batches. Called in any thread.
 
     def blank(self) -> Any:
-        rows = self.loader.plan.batch_size
+        rows, length = self.loader.plan.batch_size, blank_length(self.loader.plan)
         return map_tree(
-            lambda leaf: np.zeros((rows, *(_BLANK_LENGTH if n is None else n for n in leaf.shape[1:])), leaf.dtype),
+            lambda leaf: np.zeros((rows, *(length if n is None else n for n in leaf.shape[1:])), leaf.dtype),
             self.spec,
         )
 

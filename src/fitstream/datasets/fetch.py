@@ -7,6 +7,7 @@ the rest alone (HTTP's Range). A server that doesn't know ranges sends all, and 
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ __all__ = ["fetch"]
 
 _PATIENCE_S = 30
 _CHUNK_BYTES = 1 << 18
+#: One download at a time: the progress line and pooch's logger are the whole program's.
+_TURN = threading.Lock()
 
 
 def fetch(url: str, checksum: str, folder: Path) -> Path:
@@ -42,6 +45,12 @@ def fetch(url: str, checksum: str, folder: Path) -> Path:
             f"downloading {name} needs pooch, which is not installed. Use: "
             f'pip install "fitstream[datasets]", or put the file in {folder} yourself ({url})'
         ) from error
+    with _TURN:
+        return _fetch(pooch, requests, url, checksum, folder)
+
+
+def _fetch(pooch: Any, requests: Any, url: str, checksum: str, folder: Path) -> Path:
+    name = url.rpartition("/")[2]
     part = folder / f"{name}.part"
 
     def download(url: str, output: str, _: Any) -> None:

@@ -230,9 +230,9 @@ class Board:
             self.free(slot)
 
     def claim(self, run: Run, number: int) -> Slot | None:
-        """The ready slot of a batch, if it is there."""
+        """The ready slot of a batch, if it is there. None once it is closed: what lanes left then lacks rows."""
         with self._lock:
-            return self._done.pop(number, None) if self.run is run else None
+            return self._done.pop(number, None) if self.current(run) else None
 
     def all_leased(self, but: Slot | None = None) -> bool:
         """Whether the consumer holds all slots, or all but one."""

@@ -14,7 +14,8 @@ __all__ = ["codec_threads"]
 @final
 class _CodecThreads:
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a collection inside it may end another loader.
+        self._lock = threading.RLock()
         self._holders = 0
         self._before = 0
 

@@ -148,7 +148,8 @@ class Crew:
 
     @property
     def _pools(self) -> list[Pool]:
-        return self._retired + ([self.pool] if self.pool is not None else [])
+        pool = self.pool  # once, since another thread may close the loader
+        return self._retired + ([pool] if pool is not None else [])
 
     @property
     def _threads(self) -> list[ThreadLane]:
@@ -197,7 +198,7 @@ class Crew:
         if limit_s is None:
             return
         now_ns = time.monotonic_ns()
-        if slept_s > max(1.0, limit_s / 2):
+        if slept_s > limit_s / 2:
             self._awake_ns = now_ns  # all of the program was stopped, as by Ctrl-Z: no lane is to blame
         for name, thread, progress in self._at_work():
             since_ns, chunk = progress.since_ns, progress.work

@@ -56,8 +56,9 @@ class Pipeline:
     def __init__(self, plan: Plan, emit: Callable[[Event], None], owner: object) -> None:
         self._emit = emit
         self._crash: BaseException | None = None
-        #: Streams may be used from several threads, but the worker of the calling thread is one.
-        self._here_lock = threading.Lock()
+        #: Streams may be used from several threads, but the worker of the calling thread is one. Reentrant, because a
+        #: function of the user's may close the loader.
+        self._here_lock = threading.RLock()
         self._idle_turns = 0
         self._watch_s = min(_WATCH_S, (plan.policy.sample_timeout_s or _WATCH_S) / 4)
         self._pid = os.getpid()
@@ -214,12 +215,16 @@ class Pipeline:
         if not self.board.close():
             return
         self._tuner.close(patient=patient)
-        self.crew.stop(patient=patient)
+        # Without lanes, another thread may be at work on a batch.
+        at_rest = self.crew.here is not None and self._here_lock.acquire(timeout=join_s)
         stuck: list[str] = []
         try:
+            self.crew.stop(patient=patient)
             stuck = self.crew.join(time.monotonic() + join_s)
         finally:
             # Also when Ctrl-C comes a second time.
+            if at_rest:
+                self._here_lock.release()
             if self._holds_codecs:
                 codec_threads.release()
         if not stuck:

@@ -109,9 +109,9 @@ class Pool:
         #: What the pool's thread is at that isn't ours: an observer, a function that works here.
         self.progress = Progress()
         self.thread = threading.Thread(target=self._run, name="fitstream-workers", daemon=True)
-        self.thread.start()
-        _POOLS.add(self)
         try:
+            self.thread.start()
+            _POOLS.add(self)
             self._wait()
         except BaseException:
             self.close()
@@ -197,7 +197,8 @@ class Pool:
         self._stop_s, self._closing = _STOP_S if patient else _HASTY_STOP_S, True
         self._mark[0] = 0
         self._bell.ring()
-        if threading.current_thread() is not self.thread:
+        # Ctrl-C may come before it is known to have started; then it finds that it is to end by itself.
+        if threading.current_thread() is not self.thread and self.thread.is_alive():
             self.thread.join(self._stop_s + (5 if patient else 0.5))
             if self.thread.is_alive():  # it is in an observer, or in a function that works here
                 for process in list(self._processes):

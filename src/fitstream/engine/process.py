@@ -28,10 +28,10 @@ from fitstream.policy import BadSample
 
 __all__ = ["Overdue", "Process", "end_all", "told_exit"]
 
-#: How long a worker that hangs may take to tell where.
-_STACK_S = 1.0
+#: How long a worker that hangs may take to tell where, and how often what it tells must be the same to be all of it.
+_STACK_S, _STACK_LOOKS = 3.0, 10
 #: How long one that closed its socket may take to end.
-_LAST_S = 0.5
+_LAST_S = 2.0
 
 # The path comes first: nothing may be imported before from where the main process would not import it.
 _PROGRAM = (
@@ -196,13 +196,22 @@ class Process:
         """Where a thread of it is, as text; asked for by a signal and waited for a moment. Empty if it can't tell."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, ASK_STACKS)
-        deadline, text, before = time.monotonic() + _STACK_S, b"", b""
-        while time.monotonic() < deadline and not (text and text == before):
+        deadline, text, looks = time.monotonic() + _STACK_S, b"", 0
+        # It is written line by line, and the writer may lose its core between two of them.
+        while time.monotonic() < deadline and looks < _STACK_LOOKS and not self.stopped:
             time.sleep(0.01)
             text, before = os.pread(self._stacks, 1 << 16, 0), text
+            looks = looks + 1 if text and text == before else 0
         told = text.decode("utf-8", "replace")
         parts = re.split(r"(?m)^(?=(?:Current t|T)hread 0x)", told)
         return next((part for part in parts if f"0x{thread:016x}" in part[:60]), told).strip()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was stopped by a signal, and does nothing."""
+        with contextlib.suppress(ChildProcessError):
+            return os.waitid(os.P_PIDFD, self.pidfd, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+        return False
 
     @property
     def gone(self) -> bool:

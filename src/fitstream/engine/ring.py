@@ -130,18 +130,23 @@ class Slot:
         Returns:
             The batch's leaves, views of one root.
         """
-        buffer = self.buffer
-        if buffer is None:
-            raise LoaderClosed("the loader was closed while a batch was awaited.")
-        root = np.frombuffer(buffer, np.uint8, self.layout.slot_bytes)
+        root = np.frombuffer(self._open_buffer(), np.uint8, self.layout.slot_bytes)
         self.lease = tuple(weakref.ref(root, one) for one in on_end)
         return self.layout.leaves(root, self.rows, self.lengths)
 
+    def _open_buffer(self) -> Any:
+        """The memory, which another thread that closes the loader may let go of at any moment."""
+        buffer = self.buffer
+        if buffer is None:
+            raise LoaderClosed("the loader was closed while a batch was awaited.")
+        return buffer
+
     def copy_out(self, on_end: Callable[[Slot], None]) -> list[npt.NDArray[Any]]:
         """Copy the batch into memory that belongs to the consumer; as `hand_out` otherwise."""
+        buffer = self._open_buffer()
         root = np.frombuffer(_map(self.layout.slot_bytes), np.uint8)
         leaves = self.layout.leaves(root, self.rows, self.lengths)
-        ours = np.frombuffer(self.buffer, np.uint8, self.layout.slot_bytes)
+        ours = np.frombuffer(buffer, np.uint8, self.layout.slot_bytes)
         for mine, theirs in zip(self.layout.leaves(ours, self.rows, self.lengths), leaves, strict=True):
             theirs[...] = mine
         on_end(self)

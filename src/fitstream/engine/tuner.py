@@ -138,8 +138,11 @@ class Tuner:
             run: Whose batch it is.
             asked_s: When the consumer asked for it, by `perf_counter`.
         """
-        if self._crew.pool is not None and self._crew.pool.differs:
-            self._distrust()
+        pool = self._crew.pool
+        if pool is not None and pool.differs:
+            with self._lock:
+                if not self._closed:
+                    self._distrust()
             return
         if not (self._may_move or self._may_change):
             return
@@ -152,7 +155,9 @@ class Tuner:
         if self._batches < _WINDOW_BATCHES or self._elapsed_s < _WINDOW_S:
             return
         window = self._window()
-        self._judge(window)
+        with self._lock:
+            if not self._closed:
+                self._judge(window)
         self._reset()
 
     def _window(self) -> _Window:
@@ -173,7 +178,8 @@ class Tuner:
             return
         if self._phase == "settling":
             # This window still has batches that were made before, or work that was done twice.
-            if self._crew.pool is None or not self._crew.pool.checking:
+            pool = self._crew.pool
+            if pool is None or not pool.checking:
                 self._phase, self._rates = "trying", []
             return
         self._rates = [*self._rates[1 - _TRIAL_WINDOWS :], window.rate]

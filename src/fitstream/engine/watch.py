@@ -42,9 +42,11 @@ class Watch:
         #: How long a worker may take to import what it needs.
         self.start_s = max(_START_S, policy.sample_timeout_s or 0)
         self._often_s = min(_OFTEN_S, (policy.sample_timeout_s or 1) / 8)
+        #: Who looks so much later than it meant to was stopped itself, as by Ctrl-Z, or the whole machine was.
+        self._late_s = (policy.sample_timeout_s or 2) / 2
         self._marks = marks
         self._looked_s = 0.0
-        #: When this process was last found to have been stopped itself, as by Ctrl-Z.
+        #: When this process was last found to have been stopped itself.
         self._awake_s = 0.0
         self._oom_kills, self._counted_s = oom_kill_count(), time.monotonic()
 
@@ -58,7 +60,7 @@ class Watch:
         now_s = time.monotonic()
         if now_s < self._looked_s + self._often_s:
             return
-        if now_s - self._looked_s > max(1.0, (self._limit_s or 0) / 2):
+        if now_s - self._looked_s > self._late_s:
             self._awake_s = now_s  # what lanes did meanwhile isn't known yet
         self._looked_s = now_s
         if now_s - self._counted_s > _SELDOM_S and not any(process.gone for process in processes):

@@ -18,15 +18,11 @@ import numpy as np
 
 from fitstream.adapters.class_weights import map_tree
 from fitstream.adapters.keras import keras
-from fitstream.adapters.keras_arguments import output_names
+from fitstream.adapters.keras_arguments import needs_targets, output_names
 from fitstream.legacy.errors import BadBatch
 from fitstream.spec import ArraySpec
 
 __all__ = ["BatchReader", "arrays_of"]
-
-
-#: What a program's own model may do in its own way.
-_STEPS = ("train_step", "test_step", "compute_loss")
 
 
 class _Ends(NamedTuple):
@@ -56,7 +52,7 @@ class BatchReader:
     def __init__(self, model: Any, name: str, *, predicts: bool = False) -> None:
         self._name = name
         self._predicts = predicts
-        self._needs_targets = not predicts and _needs_targets(model)
+        self._needs_targets = not predicts and needs_targets(model)
         self._inputs, self._outputs = _ends(model, "input"), _ends(model, "output")
         self._fixed_shapes = keras.backend.backend() == "tensorflow"
         self._spec: Any = None
@@ -271,13 +267,6 @@ def _form(raw: Any) -> str:
 
 
 # Models.
-
-
-def _needs_targets(model: Any) -> bool:
-    """Whether a model's loss compares targets, and its steps are Keras's own."""
-    own_steps = any(getattr(type(model), name, None) is not getattr(keras.Model, name) for name in _STEPS)
-    losses = keras.tree.flatten(getattr(model, "loss", None))
-    return any(loss is not None for loss in losses) and not own_steps
 
 
 def _ends(model: Any, side: str) -> _Ends:

@@ -251,7 +251,7 @@ class ReadyQueue:
             if self._enqueuer.queue is not self:
                 raise queue.Empty
             try:
-                return self._supply.take()
+                batch = self._supply.take()
             except StopIteration:
                 self._enqueuer.stop()
                 raise queue.Empty from None
@@ -263,3 +263,6 @@ class ReadyQueue:
                 if isinstance(error, FitstreamError):
                     raise as_raised(error) from error.__cause__
                 raise
+            if self._enqueuer.queue is not self:  # stopped by another thread, while this one waited
+                raise queue.Empty
+            return batch

@@ -149,14 +149,11 @@ def _path(filepath: Any) -> Path | None:
 @contextlib.contextmanager
 def _beside(path: Path, suffix: str) -> Iterator[Path]:
     """A new file beside one that gets its name once it is whole."""
-    number, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent)
-    os.close(number)
-    written = Path(name)
+    # No `mkstemp`, whose files are private: to ask which permissions others have is to change them, for all threads.
+    written = path.parent / f".{path.name}.{os.urandom(8).hex()}{suffix}"
+    written.touch(exist_ok=False)
     try:
         yield written
-        mask = os.umask(0)
-        os.umask(mask)
-        written.chmod(0o666 & ~mask)
         written.replace(path)
     finally:
         written.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from fitstream.adapters.keras import check_batch, keras
-from fitstream.adapters.keras_arguments import count_validations, whole_number
+from fitstream.adapters.keras_arguments import count_validations
 from fitstream.adapters.keras_feed import Feed, build_for
 from fitstream.adapters.keras_inputs import Running, open_one, to_batches
 from fitstream.adapters.loader_feed import LoaderFeed
@@ -27,6 +27,7 @@ from fitstream.legacy.program import warn
 from fitstream.legacy.sequence import is_sequence
 from fitstream.legacy.supply import Supply
 from fitstream.loader import Loader
+from fitstream.operations import whole_number
 from fitstream.policy import Policy
 from fitstream.spec import ArraySpec, parse_bytes
 
@@ -134,7 +135,7 @@ def whole(name: str, value: Any) -> int:
     Raises:
         PlanError: If it isn't a number from 0 on.
     """
-    return whole_number(name, math.ceil(value) if isinstance(value, (float, np.floating)) else value, 0)
+    return whole_number(math.ceil(value) if isinstance(value, (float, np.floating)) else value, name, 0)
 
 
 def to_count(steps_name: str, steps: Any, samples_name: str, samples: Any) -> Count:
@@ -218,7 +219,7 @@ class Opener:
         self._asked = asked
         self._settings = settings
         self._lines: dict[int, Line] = {}
-        whole_number("workers", settings.workers, 0)
+        whole_number(settings.workers, "workers", 0)
         for each in asked:
             if isinstance(each.data, Loader) or _is_dataset(each.data) or is_sequence(each.data):
                 continue

@@ -11,8 +11,6 @@ import threading
 from collections.abc import Sequence as Several
 from typing import Any, final
 
-import numpy as np
-
 from fitstream.batching import BatchOrder
 from fitstream.errors import PlanError
 from fitstream.events import Observer
@@ -21,6 +19,7 @@ from fitstream.legacy.sequence import as_iterator, is_sequence
 from fitstream.legacy.sources import BatchSequence
 from fitstream.loader import Loader, Stream
 from fitstream.machine import available_cores, why_no_processes
+from fitstream.operations import whole_number
 from fitstream.planning import make_free_plan
 from fitstream.policy import Policy
 from fitstream.sampling import Order, Shuffle
@@ -83,7 +82,7 @@ class Supply:
     ) -> None:
         self.is_sequence = is_sequence(data)
         self._data, self._name = data, name
-        seed = _whole("seed", seed, 0)
+        seed = whole_number(seed, "seed", 0)
         self._shuffle = [Shuffle(seed)] if shuffle else []
         self._total = total
         self.taken = 0
@@ -95,9 +94,9 @@ class Supply:
         self._source: BatchSequence | GeneratorSource = self._find_source(data, name)
         self._observers = observers
         self._settings: dict[str, Any] = {
-            "most_slots": _whole("max_queue_size", max_queue_size, 0) or _MANY,
+            "most_slots": whole_number(max_queue_size, "max_queue_size", 0) or _MANY,
             "memory": memory,
-            "workers": _whole("workers", workers, 0),
+            "workers": whole_number(workers, "workers", 0),
             "seed": seed,
             "policy": Policy(sample_timeout_s=sample_timeout_s),
         }
@@ -232,9 +231,3 @@ class Supply:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise PlanError(f"{name}={value!r} must be a whole number from {least} on.")
-    return int(value)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import stat
 import struct
 from typing import Any, BinaryIO
 
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.errors import SourceError
+from fitstream.sources.file_access import check_file
 from fitstream.sources.labels import few
 from fitstream.spec import Structure, format_bytes
 
@@ -60,21 +60,14 @@ def _opened(path: str) -> Any:
     if suffix not in (".npy", ".npz"):
         advice = _ADVICE.get(suffix, "Load it, and pass the array.")
         raise SourceError(f"from_arrays reads .npy and .npz files, and this is none. {advice}", file=path)
+    check_file(path)
     try:
-        # Before it is opened, which would wait for a pipe.
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            raise SourceError(
-                f"it is {'a folder' if stat.S_ISDIR(mode) else 'a device or pipe'}, not a file.", file=path
-            )
         with open(path, "rb") as file:
             return (
                 _members(file, path, member)
                 if suffix == ".npz"
                 else _mapped(file, path, "it", 0, os.fstat(file.fileno()).st_size)
             )
-    except FileNotFoundError:
-        raise SourceError(f"the file does not exist. Relative paths start at {os.getcwd()!r}.", file=path) from None
     except (OSError, ValueError) as error:
         raise SourceError(f"the file can't be read: {error}.", file=path) from None
 

@@ -113,10 +113,10 @@ class ArraySource(Source):
         return kept
 
     def labels(self) -> npt.NDArray[np.generic] | None:
-        """The second part, where samples are tuples of at least two and it is in memory, mapped, or small."""
-        if self.structure.names[:2] != ["[0]", "[1]"]:
+        """The second part, where samples are tuples, it is one array, and that is in memory, mapped, or small."""
+        if "[1]" not in self.structure.names:
             return None
-        array = self.arrays[1]
+        array = self.arrays[self.structure.names.index("[1]")]
         return array.small_numbers() if isinstance(array, StoredArray) else array
 
     def fingerprint_parts(self) -> dict[str, Any]:
@@ -164,12 +164,18 @@ def _rows(leaf: Any, name: str) -> npt.NDArray[Any] | StoredArray:
         array = stored if stored is not None else np.asarray(leaf)
     except ValueError as error:
         raise SourceError(f"{where} is ragged ({error}). Pad the rows to one length, or use from_sequence.") from None
-    if len(array.shape) == 0:
-        raise SourceError(f"{where} is a single number; it needs a first axis of samples.", file=file)
+    except Exception as error:  # noqa: BLE001  an array's own reading may raise anything
+        kind = f"{type(leaf).__module__.partition('.')[0]}.{type(leaf).__name__}"
+        raise SourceError(f"{where} is a {kind} that NumPy can't read: {error}. Convert it first.") from None
+    if len(array.shape) == 0 and array.dtype == object:
+        advice = " Make it dense: .toarray()." if hasattr(leaf, "toarray") else ""
+        raise SourceError(f"{where} is a {type(leaf).__name__}, and no array.{advice}", file=file)
     if array.dtype.kind not in "biufc":
         raise SourceError(
             f"{where} has dtype {array.dtype}; arrays must hold numbers. Encode text and objects first.", file=file
         )
+    if len(array.shape) == 0:
+        raise SourceError(f"{where} is a single number; it needs a first axis of samples.", file=file)
     return array
 
 

@@ -116,6 +116,13 @@ def _numbers(array: Any) -> npt.NDArray[Any]:
     return np.frombuffer(data, dtype, end)[array.offset :]
 
 
+def _places(indices: Sequence[int]) -> Any:
+    """Places as a pyarrow Array. To make one of a list imports pandas, as above."""
+    import pyarrow as pa
+
+    return pa.Array.from_buffers(pa.int64(), len(indices), [None, pa.py_buffer(np.asarray(indices, np.int64))])
+
+
 @final
 class ArrowColumn:
     """One column of one piece of a table.
@@ -227,6 +234,12 @@ class ArrowRows:
     def __init__(self, table: Any) -> None:
         self._table = table
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive in a worker process, and load what takes rows before it is measured what the worker costs."""
+        import pyarrow.compute  # noqa: F401
+
+        self.__dict__.update(state)
+
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
@@ -234,6 +247,6 @@ class ArrowRows:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        taken = self._table.take(indices)
+        taken = self._table.take(_places(indices))
         columns = {name: ArrowColumn(taken.column(name)) for name in taken.schema.names}
         return [{name: column.row(place) for name, column in columns.items()} for place in range(len(indices))]

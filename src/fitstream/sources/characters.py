@@ -12,7 +12,7 @@ import codecs
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -23,7 +23,8 @@ from fitstream.events import Observer
 from fitstream.kept_arrays import Column, file_identity, keep, kept
 from fitstream.memory import shared_copy
 from fitstream.sources.encodings import Encoding, explain_undecodable
-from fitstream.sources.text_index import check_file, first_bytes, tell
+from fitstream.sources.file_access import check_file
+from fitstream.sources.text_index import first_bytes, tell
 
 __all__ = ["CharacterFile", "OpenCharacters", "encode_text"]
 
@@ -68,7 +69,12 @@ def _table(
     return table, [chr(each) for each in points.tolist()]
 
 
-def _points(alphabet: Sequence[str]) -> npt.NDArray[np.int64]:
+def _points(alphabet: Any) -> npt.NDArray[np.int64]:
+    if isinstance(alphabet, (set, frozenset)) or not isinstance(alphabet, Iterable):
+        raise PlanError(
+            f"alphabet= must be a text or list of characters in the order of their numbers, not a "
+            f"{type(alphabet).__name__}. Of a set, whose order differs from run to run, sorted() makes one."
+        )
     wrong = next((each for each in alphabet if not isinstance(each, str) or len(each) != 1), None)
     if wrong is not None:
         raise PlanError(f"alphabet= has {wrong!r}; it must be single characters, in the order of their numbers.")

@@ -141,7 +141,7 @@ class Table(ABC):
     def _known_names(self, name: str, argument: str) -> str:
         texts = {str(known): known for known in self.names}
         folded = {text.strip().casefold(): text for text in texts}
-        close = difflib.get_close_matches(name.strip().casefold(), folded, 1)
+        close = difflib.get_close_matches(str(name).strip().casefold(), folded, 1)
         shown = ", ".join(map(brief, self.names[:20])) + (", ..." if len(self.names) > 20 else "")
         advice = f"Name the right one with {argument}=."
         if close:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias, final
 
 import numpy as np
@@ -64,6 +64,8 @@ def list_folder(
         PlanError: If arguments are wrong.
         SourceError: If the folder can't be listed, holds no pictures, or isn't laid out in classes.
     """
+    if not isinstance(root, (str, bytes, os.PathLike)):
+        raise PlanError(f"root={root!r} must be the path of a folder.")
     if label_mode == "raw":
         raise PlanError('label_mode="raw" needs labels that are numbers, from a table. Sub-folders are classes.')
     names = check_labelling(label_mode, classes)
@@ -259,7 +261,7 @@ def _check_is_folder(path: str, top: bytes) -> None:
 def _check_suffixes(extensions: Sequence[str] | None) -> tuple[bytes, ...]:
     if extensions is None:
         extensions = PICTURE_SUFFIXES
-    if isinstance(extensions, str):
+    if isinstance(extensions, str) or not isinstance(extensions, Iterable):
         extensions = [extensions]
     if not extensions or not all(isinstance(suffix, str) and suffix.strip(". ") for suffix in extensions):
         raise PlanError(f'extensions={extensions!r} must be suffixes such as [".jpg", ".png"].')

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 import os
-import stat
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from fitstream.errors import FitstreamError, SourceError
+from fitstream.sources.file_access import check_file
 
 __all__ = [
     "block_bytes",
@@ -59,17 +59,10 @@ def open_hdf5(path: str) -> Any:
         import h5py
     except ImportError:
         raise SourceError('reading HDF5 needs h5py: pip install "fitstream[hdf5]".', file=path) from None
+    check_file(path)
     try:
-        # Before HDF5 opens it, which would wait for a pipe.
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            raise SourceError(
-                f"it is {'a folder' if stat.S_ISDIR(mode) else 'a device or pipe'}, not a file.", file=path
-            )
         # With locks as h5py has them by default: HDF5 refuses to open a file twice in a process with different ones.
         return h5py.File(path, "r")
-    except FileNotFoundError:
-        raise SourceError(f"the file does not exist. Relative paths start at {os.getcwd()!r}.", file=path) from None
     except (OSError, ValueError) as error:
         raise SourceError(f"the HDF5 file can't be opened for reading: {error}.{_advice(path)}", file=path) from None
 
@@ -116,6 +109,8 @@ def find_dataset(file: Any, name: str, *, allow_outside: bool) -> Any:
     found = file.get(name) if allow_outside else _walk(file, name, path)
     if found is None or isinstance(found, h5py.Dataset):
         return found
+    if "MATLAB_sparse" in found.attrs:
+        raise SourceError(f"{name!r} is a sparse matrix of MATLAB. Save it as full({name.strip('/')}).", file=path)
     kind = type(found).__name__.lower()
     inner = [name.rstrip("/") + one for one in _dataset_names(found)] if isinstance(found, h5py.Group) else []
     told = f"; in it are {_few(inner)}" if inner else ""
@@ -229,6 +224,7 @@ def check_numbers(dataset: Any, where: str) -> None:
         raise SourceError(f"{where} has a type that NumPy doesn't know: {error}.", file=path) from None
     # Bytes of no type may name any NumPy dtype as theirs, and are no numbers all the same.
     if dtype.kind in "biufc" and dataset.id.get_type().get_class() != h5py.h5t.OPAQUE:
+        _check_matlab(dataset, where, path)
         return
     what = "Encode text and objects first"
     if h5py.check_string_dtype(dtype) is not None:
@@ -240,6 +236,15 @@ def check_numbers(dataset: Any, where: str) -> None:
     elif dtype.kind == "V":
         what = "It has fields, or bytes of no type: save each field as a dataset"
     raise SourceError(f"{where} has dtype {dtype}; arrays must hold numbers. {what}.", file=path)
+
+
+def _check_matlab(dataset: Any, where: str, path: str) -> None:
+    """Refuse numbers that mean something else to MATLAB, as its attributes tell."""
+    if dataset.attrs.get("MATLAB_empty", 0):
+        # What is stored are the lengths of its axes.
+        raise SourceError(f"{where} is an empty array of MATLAB, so there is nothing to feed.", file=path)
+    if dataset.attrs.get("MATLAB_class") == b"char":
+        raise SourceError(f"{where} is text of MATLAB; arrays must hold numbers. Encode it first.", file=path)
 
 
 def check_filters(dataset: Any, where: str) -> None:

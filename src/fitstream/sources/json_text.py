@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -49,12 +50,23 @@ def list_records(file: TextIO, path: str, reopen: Callable[[str], TextIO]) -> It
         return
     with reopen(path) as again:
         whole = parse(again.read(), path)
-    what = f"an object with the names {list(whole)!r:.200}" if isinstance(whole, dict) else ""
-    raise SourceError(
-        f"it holds {what or f'type {type(whole).__name__}'}, not a list of objects such as "
-        f'[{{"path": "a.jpg", "label": 0}}, ...]. Pass the list inside it to from_table.',
-        file=path,
-    )
+    raise SourceError(_told_what(whole), file=path)
+
+
+def _told_what(whole: Any) -> str:
+    """What a file holds that is no list, and how to get the rows out of it."""
+    what, advice = f"type {type(whole).__name__}", "Pass a list to from_table."
+    if isinstance(whole, dict):
+        what = f"an object with the names {reprlib.repr(list(whole))}"
+        lists = [name for name, value in whole.items() if isinstance(value, list)]
+        if lists:
+            advice = f"Pass the list inside it to from_table, such as json.load(file)[{lists[0]!r}]."
+        elif whole and all(isinstance(value, dict) for value in whole.values()):
+            advice = (
+                "If each object in it is a row, pass list(json.load(file).values()) to from_table; if each is a "
+                "column, as pandas writes them, pandas.read_json(path)."
+            )
+    return f'it holds {what}, not a list of objects such as [{{"path": "a.jpg", "label": 0}}, ...]. {advice}'
 
 
 def parse(text: str, path: str, line: int | None = None) -> Any:

@@ -58,10 +58,17 @@ def open_parquet(
                 if not leaves or not all(isinstance(name, str) and name for name in leaves):
                     raise PlanError(f"from_parquet needs names of columns, not {tree!r}. {_told_names(schema)}")
                 _check_columns(schema, leaves, classes, path)
-            elif any(type_of(file.schema_arrow, name) != type_of(schema, name) for name in leaves):
-                raise SourceError(
-                    f"its columns aren't those of {paths[0]!r}. {_told_names(file.schema_arrow)}", file=path
-                )
+            for name in leaves:
+                here, first = type_of(file.schema_arrow, name), type_of(schema, name)
+                if here is None:
+                    raise SourceError(
+                        f"there is no column {name!r}, as there is in {paths[0]!r}. {_told_names(file.schema_arrow)}",
+                        file=path,
+                    )
+                if here != first:
+                    raise SourceError(
+                        f"column {name!r} holds {here}, and {first} in {paths[0]!r}. Write them alike.", file=path
+                    )
             parts.append(described(file, path, leaves))
             sizes = [decoded_bytes(file, group, leaves) for group in range(file.num_row_groups)]
             group_bytes = max(group_bytes, *sizes, 0)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 from fitstream.errors import SourceError
+from fitstream.sources.file_access import check_file
 
 __all__ = ["OpenedFile", "Part", "decoded_bytes", "described", "let_go", "load", "mark"]
 
@@ -40,14 +41,18 @@ class OpenedFile:
             from pyarrow import parquet
         except ImportError:
             raise SourceError('reading Parquet needs pyarrow: pip install "fitstream[parquet]".', file=path) from None
-        if not os.path.isfile(path):
-            what = "it is no file" if os.path.exists(path) else "the file does not exist"
-            raise SourceError(f"{what}. Relative paths start at {os.getcwd()!r}.", file=path)
+        if os.path.isdir(path):
+            pattern = os.path.join(path, "*.parquet")
+            raise SourceError(f"it is a folder. Name the files in it, by a pattern such as {pattern!r}.", file=path)
+        check_file(path)
         self.path = path
         self.errors = (OSError, ValueError, pa.ArrowException)
         try:
             options = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}  # else a column of a group is read at once
-            self.file = parquet.ParquetFile(path, read_dictionary=list(text), **options)
+            # Damaged pages are told by their checksums, where the file has them.
+            self.file = parquet.ParquetFile(
+                path, read_dictionary=list(text), page_checksum_verification=True, **options
+            )
         except self.errors as error:
             raise SourceError(f"it is not readable as Parquet: {error}", file=path) from None
 

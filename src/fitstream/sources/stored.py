@@ -204,8 +204,8 @@ class StoredArray:
             rows.close()
 
     def small_numbers(self) -> npt.NDArray[Any] | None:
-        """All of it, if it has one axis and at most 16 MiB; else None."""
-        if len(self.shape) != 1 or self.shape[0] * self.dtype.itemsize > _SMALL_BYTES:
+        """All of it, if it has one axis or two and at most 16 MiB; else None."""
+        if len(self.shape) > 2 or math.prod(self.shape) * self.dtype.itemsize > _SMALL_BYTES:
             return None
         if self.block_bytes > 4 * _SMALL_BYTES:
             return None

@@ -114,7 +114,7 @@ def _open_table(table: Any) -> Table:
         return Arrow(table, kind)
     if kinds & {"pandas.Series", "pandas.Index", "polars.Series"} and len(table):
         return Paths(table.to_list())
-    if isinstance(table, np.ndarray) and table.ndim == 1 and table.dtype.kind in "OU" and len(table):
+    if isinstance(table, np.ndarray) and table.ndim == 1 and table.dtype.kind in "OUT" and len(table):
         return Paths(list(table))
     if isinstance(table, np.ndarray) and table.ndim == 2 and table.shape[1] > 0 and len(table):
         return Rows(table)
@@ -144,6 +144,8 @@ def _no_rows(file: str | None) -> SourceError:
 def _check_root(table: Any, root: str | os.PathLike[str] | None, allow_outside: bool) -> tuple[bytes, bytes | None]:
     """Where relative paths start, and the resolved folder that none may leave."""
     if root is not None:
+        if not isinstance(root, (str, bytes, os.PathLike)):
+            raise PlanError(f"root={root!r} must be the path of a folder, or None for the table's own.")
         base = os.path.abspath(os.fsencode(root))
         if not os.path.isdir(base):
             what = "is not a folder" if os.path.exists(base) else "does not exist"

@@ -10,9 +10,7 @@ The index is kept in the user's cache folder by path, size and time of the tar.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import stat
 import tarfile
 from array import array
 from typing import Any, NamedTuple, final
@@ -22,9 +20,10 @@ import numpy.typing as npt
 
 from fitstream.errors import SourceError
 from fitstream.kept_arrays import Column, file_identity, keep, kept
+from fitstream.sources.file_access import check_file
 from fitstream.sources.labels import brief
 
-__all__ = ["Members", "index_tar"]
+__all__ = ["Members", "index_tar", "member_name"]
 
 _PURPOSE, _VERSION = "tar", 2
 #: Of a header, and of the long names and attributes that may stand before it.
@@ -33,6 +32,8 @@ _MOST_HEADER_BYTES = 1 << 20
 _OUTSIDE, _SEPARATORS = re.compile(r"[/\\]|[A-Za-z]:[/\\]"), re.compile(r"[/\\]")
 #: What is looked at behind the mark of the end, which is filled with zeros, to 10 KB as a rule.
 _BEYOND_BYTES = 1 << 16
+#: Where the first block of a member's headers is looked for, in blocks before its content.
+_NAME_BLOCKS = 8
 #: Members below which reading the headers is as quick as looking for an index.
 _WORTH_MEMBERS = 256
 
@@ -80,17 +81,15 @@ def index_tar(path: str) -> Members:
     Raises:
         SourceError: If it is no tar, compressed, cut off, or has a member that is no plain file within it.
     """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise SourceError("it is no file.", file=path)
-        origin = {"files": [file_identity(path)], "options": _VERSION}
-        size = os.path.getsize(path)
-    except FileNotFoundError:
-        raise SourceError(f"the file does not exist. Relative paths start at {os.getcwd()!r}.", file=path) from None
+    size = check_file(path)
+    origin = {"files": [file_identity(path)], "options": _VERSION}
     found = kept(_PURPOSE, origin)
     members = None if found is None else _checked(found, size)
     if members is None:
-        members = _read(path, size)
+        try:
+            members = _read(path, size)
+        except OSError as error:
+            raise SourceError(f"the file can't be read: {error.strerror}.", file=path) from None
         if len(members.keys) >= _WORTH_MEMBERS:
             names = np.frombuffer("\n".join(members.names).encode("utf-8", "surrogateescape"), np.uint8)
             arrays = {
@@ -156,6 +155,22 @@ def _read(path: str, size: int) -> Members:
             ) from None
     whole = [np.frombuffer(values, np.int64) for values in (keys, endings, starts, sizes)]
     return Members(whole[0], whole[1], whole[2], whole[3], list(names))
+
+
+def member_name(path: str, start: int) -> str:
+    """The name of the member whose content starts there, for an error; "" if it can't be read.
+
+    Names that are long or not ASCII lie in blocks before the member's own, which has what is left of them.
+    """
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        for blocks in range(min(_NAME_BLOCKS, start // tarfile.BLOCKSIZE), 0, -1):
+            with contextlib.suppress(ValueError, EOFError, OverflowError, tarfile.TarError):
+                file.seek(start - blocks * tarfile.BLOCKSIZE)
+                with tarfile.open(fileobj=_Headers(file, path), mode="r:") as tar:  # type: ignore[call-overload]
+                    member = tar.next()
+                    if member is not None and member.offset_data == start:
+                        return str(member.name)
+    return ""
 
 
 def _advice(path: str) -> str:

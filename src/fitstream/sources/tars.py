@@ -1,14 +1,14 @@
 """WebDataset tars: samples whose parts are files of one name with different endings, read where they lie in the tar.
 
-Samples are read in any order by one `pread` for each part. A block, for shuffling by chunk, is a stretch of a tar, so
-that a slow disk reads neighbouring bytes.
+Samples are read in any order by one call of the system for each part. A block, for shuffling by chunk, is a stretch of
+a tar, so that a slow disk reads neighbouring bytes.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, BinaryIO, final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,11 @@ from fitstream.scratch import Arena
 from fitstream.sources.array_files import npy_in
 from fitstream.sources.arrow import Classes
 from fitstream.sources.base import Reader, Source
+from fitstream.sources.file_access import read_at
 from fitstream.sources.files import PICTURE_SUFFIXES
 from fitstream.sources.json_text import parse
 from fitstream.sources.labels import few
-from fitstream.sources.tar_index import Members, index_tar
+from fitstream.sources.tar_index import Members, index_tar, member_name
 
 __all__ = ["TarSource", "open_tars"]
 
@@ -32,6 +33,8 @@ _BLOCK_SAMPLES, _BLOCK_BYTES = 1024, 1 << 25
 #: Whole numbers in text, and labels that are read whole when all are asked for.
 _NUMBERS, _LABELS_MOST = ("cls", "cls2", "index", "inx", "id"), 1 << 21
 _MOST_NUMBER_BYTES = 64
+#: That a lane keeps open.
+_OPEN_FILES = 8
 
 
 def open_tars(
@@ -82,9 +85,10 @@ def _chosen(
         if (there != 1).any():
             sample = int(np.argmax(there != 1))
             what = "no part" if there[sample] == 0 else f"{there[sample]} parts"
+            name = member_name(path, int(members.starts[members.keys == sample].min()))
             raise SourceError(
-                f"sample {sample} of the tar has {what} {';'.join(endings)!r}. There are {few(members.names)}. "
-                "Name endings that each sample has once.",
+                f"sample {sample} of the tar (that of {name!r}) has {what} {';'.join(endings)!r}. "
+                f"There are {few(members.names)}. Name endings that each sample has once.",
                 file=path,
             )
         if len(rows) and int(members.sizes[rows].max()) >= 2**32:
@@ -157,8 +161,10 @@ class TarSource(Source):
         return int(np.searchsorted(self.first, index, "right")) - 1
 
     def path(self, index: int) -> str:
-        """The tar, and the byte where the sample's first part begins."""
-        return f"{self.paths[self.tar(index)]}@{int(self.starts[index, 0])}"
+        """The tar, the byte where the sample's first part begins, and the name of that part."""
+        path, start = self.paths[self.tar(index)], int(self.starts[index, 0])
+        name = member_name(path, start)
+        return f"{path}@{start}" + (f" {name!r}" if name else "")
 
     def labels(self) -> npt.NDArray[np.generic] | None:
         """The last part of several, if it is a whole number and they aren't too many to be read now."""
@@ -194,20 +200,22 @@ class _TarReader(Reader):
     def __init__(self, source: TarSource) -> None:
         self._source = source
         self._kinds = [source.kind(place) for place in range(len(source.wanted))]
-        self._files: dict[int, int] = {}
+        self._files: dict[int, BinaryIO] = {}
 
-    def _descriptor(self, number: int) -> int:
-        found = self._files.get(number)
-        if found is None:
-            if len(self._files) >= 8:
-                os.close(self._files.pop(next(iter(self._files))))
-            path = self._source.paths[number]
-            found = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._files[number] = found
-            state = os.fstat(found)
-            if (state.st_size, state.st_mtime_ns) != self._source.marks[number]:
-                raise SourceError("the tar was written anew since it was indexed. Leave it as it is.", file=path)
-        return found
+    def _opened(self, number: int) -> BinaryIO:
+        if len(self._files) >= _OPEN_FILES:
+            self._files.pop(next(iter(self._files))).close()
+        path = self._source.paths[number]
+        try:
+            opened = open(path, "rb", buffering=0)  # noqa: SIM115  closed in `close`
+        except OSError as error:
+            raise SourceError(f"the tar can't be read: {error.strerror}.", file=path) from None
+        state = os.fstat(opened.fileno())
+        if (state.st_size, state.st_mtime_ns) != self._source.marks[number]:
+            opened.close()  # and not kept, so that the next sample is refused as well
+            raise SourceError("the tar was written anew since it was indexed. Leave it as it is.", file=path)
+        self._files[number] = opened
+        return opened
 
     def part(self, index: int, place: int, arena: Arena | None) -> Any:
         """One part of a sample."""
@@ -219,7 +227,7 @@ class _TarReader(Reader):
             raise SourceError(f"its part {';'.join(source.wanted[place])!r} has {size:,} bytes and is no number.")
         decoded = place == 0 and source.begins_with_pictures
         data = np.empty(size, np.uint8) if arena is None or not decoded else arena.take(size)
-        if _read_at(self._descriptor(number), data.data, start) < size:
+        if read_at(self._files.get(number) or self._opened(number), start, data.data) < size:
             raise SourceError("the tar ends before the member does.", file=source.paths[number])
         if kind == "bytes":
             return data.data if decoded else data.tobytes()
@@ -247,9 +255,8 @@ class _TarReader(Reader):
         return parts if len(parts) > 1 else parts[0]
 
     def close(self) -> None:
-        for descriptor in self._files.values():
-            os.close(descriptor)
-        self._files = {}
+        while self._files:
+            self._files.popitem()[1].close()
 
 
 def _parsed(data: npt.NDArray[np.uint8], path: str, part: str) -> Any:
@@ -259,13 +266,3 @@ def _parsed(data: npt.NDArray[np.uint8], path: str, part: str) -> Any:
         raise SourceError(f"its part {part!r} is not UTF-8 text.", file=path) from None
     except SourceError as error:
         raise SourceError(f"its part {part!r}: {str(error).removeprefix(path).lstrip(':, ')}", file=path) from None
-
-
-def _read_at(descriptor: int, buffer: memoryview, start: int) -> int:
-    got = 0
-    while got < len(buffer):
-        more = os.preadv(descriptor, [buffer[got:]], start + got)
-        if not more:
-            break
-        got += more
-    return got

@@ -16,14 +16,15 @@ from typing import Any, BinaryIO, final
 import numpy as np
 
 from fitstream.errors import PlanError, SourceError
-from fitstream.events import Observer
+from fitstream.events import Observer, checked_observers
 from fitstream.kept_arrays import cache_folder
 from fitstream.redaction import redacted
 from fitstream.scratch import Arena
 from fitstream.sources.base import Reader, Sequential, Source
 from fitstream.sources.encodings import Encoding, check_encoding, explain_undecodable
+from fitstream.sources.file_access import check_file, read_at
 from fitstream.sources.patterns import matching_files
-from fitstream.sources.text_index import LineIndex, check_file, first_bytes, index_lines
+from fitstream.sources.text_index import LineIndex, first_bytes, index_lines
 from fitstream.sources.text_stream import COMPRESSED, NumberedParse, TextStream
 from fitstream.spec import aligned, format_bytes
 
@@ -53,6 +54,7 @@ def open_text(
         SourceError: If a file is missing or can't be read, or there are no lines.
     """
     check_encoding(encoding, errors)
+    observers = checked_observers(observers)
     if not callable(parse):
         raise PlanError(f"parse={parse!r} must be a function of a line, such as str.split or json.loads.")
     if isinstance(skip_lines, bool) or not isinstance(skip_lines, (int, np.integer)) or skip_lines < 0:
@@ -133,14 +135,6 @@ class TextSource(Source):
         return redacted(f"{len(self):,} lines of {where}, {format_bytes(int(self.index.ends[-1]))}")
 
 
-def _read_at(file: BinaryIO, place: int, into: memoryview) -> int:
-    """Read bytes at a place; returns how many."""
-    if hasattr(os, "preadv"):  # one call of the system instead of two
-        return os.preadv(file.fileno(), [into], place)
-    file.seek(place)
-    return file.readinto(into) or 0  # type: ignore[attr-defined]
-
-
 def _state(path: str) -> tuple[int, int]:
     state = os.stat(path)
     return state.st_size, state.st_mtime_ns
@@ -191,13 +185,8 @@ class _TextReader(Reader):
     def _fill(self, file: int, start: int, line: memoryview) -> None:
         path = self._source.shown[file]
         try:
-            opened = self._files.get(file) or self._opened(file)
-            got = 0
-            while got < len(line):
-                more = _read_at(opened, start + got, line[got:])
-                if not more:
-                    raise SourceError("the file was cut short while it was in use. Make the dataset anew.", file=path)
-                got += more
+            if read_at(self._files.get(file) or self._opened(file), start, line) < len(line):
+                raise SourceError("the file was cut short while it was in use. Make the dataset anew.", file=path)
         except OSError as error:
             raise SourceError(f"the file can't be read: {error.strerror}.", file=path) from None
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import bisect
 import json
-import os
-import stat
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, final
@@ -24,7 +22,7 @@ from fitstream.kept_arrays import Column, file_identity, keep, kept
 from fitstream.memory import shared_copy
 from fitstream.sources.encodings import Encoding
 
-__all__ = ["LineIndex", "check_file", "first_bytes", "index_lines", "tell"]
+__all__ = ["LineIndex", "first_bytes", "index_lines", "tell"]
 
 _READ_BYTES = 1 << 22
 #: Below this, reading the file again takes no longer than looking for what was kept.
@@ -90,24 +88,6 @@ class LineIndex:
         file = self.place(index)[0]
         line = index + int(np.searchsorted(self.skipped, index, "right")) - int(self.lines[file])
         return file, line + 1
-
-
-def check_file(path: str) -> int:
-    """The size of a file, in bytes.
-
-    Raises:
-        SourceError: If it isn't there, or no file.
-    """
-    try:
-        state = os.stat(path)
-    except FileNotFoundError:
-        raise SourceError(f"the file does not exist. Relative paths start at {os.getcwd()!r}.", file=path) from None
-    except OSError as error:
-        raise SourceError(f"the file can't be read: {error.strerror}.", file=path) from None
-    if not stat.S_ISREG(state.st_mode):
-        what = "a folder" if stat.S_ISDIR(state.st_mode) else "a device or pipe"
-        raise SourceError(f"it is {what}, not a file.", file=path)
-    return state.st_size
 
 
 def first_bytes(path: str) -> bytes:

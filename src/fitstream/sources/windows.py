@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.errors import PlanError, SourceError
-from fitstream.events import Observer
+from fitstream.events import Observer, checked_observers
 from fitstream.sampling import Indices
 from fitstream.scratch import Arena
 from fitstream.sources.array_files import is_in_npz, with_files_mapped
@@ -64,6 +64,7 @@ def open_windows(
     if target not in ("next", "sequence", None):
         raise PlanError(f'target={target!r} must be "next", "sequence" or None.')
     check_encoding(encoding)
+    observers = checked_observers(observers)
     names: list[str] | None = None
     rows: ArraySource | CharacterFile
     is_path = isinstance(source, os.PathLike) or (isinstance(source, str) and _is_file(source))
@@ -167,7 +168,6 @@ class WindowSource(Source):
         self.class_count = len(names) if names is not None else class_count
         self.row_shape, dtype = _row_of(rows)
         self.is_discrete = not self.row_shape and dtype.kind in "iu"
-        self.checks_finite = rows.checks_finite if isinstance(rows, ArraySource) else False
         self.dtype = np.dtype(np.float32 if one_hot else np.int64) if self.is_discrete else dtype.newbyteorder("=")
         if not self.is_discrete and (one_hot or class_count is not None):
             raise PlanError(

@@ -22,7 +22,18 @@ import numpy.typing as npt
 
 from fitstream.errors import PlanError
 
-__all__ = ["Array", "Augment", "ImageTransform", "Kind", "between", "size_of", "span", "through_opencv", "whole"]
+__all__ = [
+    "Array",
+    "Augment",
+    "ImageTransform",
+    "Kind",
+    "between",
+    "fitting",
+    "size_of",
+    "span",
+    "through_opencv",
+    "whole",
+]
 
 Array: TypeAlias = npt.NDArray[Any]
 Kind: TypeAlias = Literal["image", "mask", "boxes"]
@@ -159,6 +170,21 @@ def through_opencv(pixels: Array, work: Callable[[Array], Array]) -> Array:
     if held is None:
         return done
     return (np.rint(done) if held == "float64" else done).astype(pixels.dtype)
+
+
+def fitting(fill: float, pixels: Array) -> float:
+    """What places are filled with, if pictures of such numbers can hold it: otherwise it would become another number.
+
+    Raises:
+        ValueError: If they can't.
+    """
+    if pixels.dtype.kind in "ui":
+        held = np.iinfo(pixels.dtype)
+        if not held.min <= fill <= held.max:
+            raise ValueError(
+                f"pictures of {pixels.dtype} hold {held.min} to {held.max}, and can't be filled with {fill:g}"
+            )
+    return fill
 
 
 def between(name: str, value: Any, low: float, high: float) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.errors import PlanError
-from fitstream.transforms.augment import Array, ImageTransform, between, size_of, whole
+from fitstream.transforms.augment import Array, ImageTransform, between, fitting, size_of, whole
 
 __all__ = ["ColorJitter", "Cutout", "Normalize"]
 
@@ -126,7 +126,7 @@ class Cutout(ImageTransform):
             return pixels
         pixels = pixels.copy()
         for hole in drawn:
-            pixels[hole] = self.fill
+            pixels[hole] = fitting(self.fill, pixels)
         return pixels
 
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from fitstream.errors import PlanError
-from fitstream.transforms.augment import Array, ImageTransform, between, size_of, span, through_opencv, whole
+from fitstream.transforms.augment import Array, ImageTransform, between, fitting, size_of, span, through_opencv, whole
 from fitstream.transforms.boxes import clipped, floats
 from fitstream.transforms.images import DrawnRegion, Interpolation
 from fitstream.transforms.resize import OPENCV_INTERPOLATIONS
@@ -122,7 +122,7 @@ class RandomCrop(ImageTransform):
         inside = pixels[down, across]
         if inside.shape[:2] == (rows, columns):
             return inside
-        out = np.full((rows, columns, *pixels.shape[2:]), fill, pixels.dtype)
+        out = np.full((rows, columns, *pixels.shape[2:]), fitting(fill, pixels), pixels.dtype)
         out[down.start - top : down.stop - top, across.start - left : across.stop - left] = inside
         return out
 
@@ -259,7 +259,7 @@ class RandomRotation(ImageTransform):
     def _turned(self, pixels: Array, drawn: _Turn, flags: int, fill: float) -> Array:
         if drawn.angle % 360 == 0:
             return pixels
-        to, size, matrix = (fill,) * 4, (drawn.width, drawn.height), drawn.matrix
+        to, size, matrix = (fitting(fill, pixels),) * 4, (drawn.width, drawn.height), drawn.matrix
         return through_opencv(
             pixels, lambda known: np.asarray(cv2.warpAffine(known, matrix, size, flags=flags, borderValue=to))
         )

@@ -116,8 +116,9 @@ class ImageOptions:
                 f"image_size={self.size!r} must be (height, width), each from 1 to {_LARGEST_SIDE} pixels, "
                 "or one number for both."
             )
-        if self.max_pixels <= 0:
-            raise PlanError(f"max_pixels={self.max_pixels!r} must be positive.")
+        most: Any = self.max_pixels
+        if isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < 1:
+            raise PlanError(f"max_pixels={most!r} must be a whole number from 1 on.")
         if self.formats is not None and not (self.formats and set(self.formats) <= set(FORMATS)):
             raise PlanError(f"formats={self.formats!r} must name some of {', '.join(FORMATS)}.")
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, TypeAlias, final
@@ -35,6 +34,8 @@ _MOST_FLOAT = float(np.finfo(np.float32).max)
 _PACKED = (b"\x1f\x8b\x08", b"PK\x03\x04", b"\xfd7zXZ\0", b"BZh", b"\x28\xb5\x2f\xfd")
 #: Rows that are handed on together.
 _ROWS = 512
+#: Put behind the last number of a text. A float32, and a number that no vector holds.
+_END = 2.0**-100
 
 
 @final
@@ -171,14 +172,15 @@ def _plain(lines: list[bytes], dimension: int) -> tuple[list[bytes], npt.NDArray
     if any(not word or tail.count(b" ") != dimension - 1 for word, _, tail in split):
         return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # what is no number is a warning in some versions of NumPy
-            rows = np.fromstring(b" ".join([tail for _, _, tail in split]).decode("ascii"), np.float32, sep=" ")
-    except (ValueError, Warning):
+        # What is no number ends it, with an error or a warning, as NumPy's version has it. To catch the warning would
+        # change the filters of all threads; that the end was reached shows in what stands there.
+        text = b" ".join([*(tail for _, _, tail in split), repr(_END).encode()]).decode("ascii")
+        rows = np.fromstring(text, np.float32, sep=" ")
+    except (ValueError, DeprecationWarning):
         return None
-    if rows.size != len(lines) * dimension or not np.isfinite(rows).all():
+    if rows.size != len(lines) * dimension + 1 or rows[-1] != _END or not np.isfinite(rows).all():
         return None
-    return [word for word, _, _ in split], rows.reshape(-1, dimension)
+    return [word for word, _, _ in split], rows[:-1].reshape(-1, dimension)
 
 
 def _careful(lines: list[bytes], path: str, before: int, dimension: int) -> tuple[list[bytes], npt.NDArray[np.float32]]:

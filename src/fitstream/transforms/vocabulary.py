@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, final
@@ -34,7 +35,7 @@ class Vocabulary:
         padding: Stands for what fills short sequences; None for none.
         unknown: Stands for all words that aren't there; None makes them an error.
     Raises:
-        PlanError: If a word is there twice, or is no text.
+        PlanError: If a word is there twice, or is no text, or they come as a set.
     Example:
         >>> vocabulary = Vocabulary.of([["the", "cat"], ["the", "dog"]])
         >>> vocabulary.words
@@ -44,6 +45,8 @@ class Vocabulary:
     """
 
     def __init__(self, words: Iterable[str], *, padding: str | None = "<pad>", unknown: str | None = "<unk>") -> None:
+        if isinstance(words, (set, frozenset)):
+            raise PlanError("the order of a set, and so each word's number, differs each run. Use sorted(words).")
         listed = list(words)
         if isinstance(words, str) or not all(isinstance(word, str) for word in listed):
             raise PlanError("a Vocabulary takes a list of words in the order of their numbers; count texts with .of().")
@@ -140,9 +143,14 @@ class Vocabulary:
         """The number of a word.
 
         Raises:
-            SourceError: If it isn't there, and there is no unknown one.
+            SourceError: If it isn't there, and there is no unknown one; or if it is no text.
         """
-        number = self._numbers.get(word, self._unknown_number)
+        number = self._numbers.get(word) if isinstance(word, str) else None
+        if number is None and not isinstance(word, str):
+            # Bytes and numbers would all be unknown words.
+            raise SourceError(f"words are text, and this is a {type(word).__name__}: {reprlib.repr(word)}.")
+        if number is None:
+            number = self._unknown_number
         if number is None:
             raise SourceError(
                 f"the word {word!r} isn't in the vocabulary of {len(self):,} words, which has no unknown= word."
@@ -219,10 +227,10 @@ class Vocabulary:
                 lines = text.removesuffix("\n").split("\n") if text else []
                 return Vocabulary([line.removesuffix("\r") for line in lines], padding=padding, unknown=unknown)
             told = json.loads(text)
-            if told["format"] == _FORMAT:
+            if isinstance(told, dict) and told.get("format") == _FORMAT:
                 return Vocabulary(told["words"], padding=told["padding"], unknown=told["unknown"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise SourceError(f"it holds no vocabulary: {error}.", file=name) from None
+            raise SourceError(f"it holds no vocabulary: {type(error).__name__}: {error}.", file=name) from None
         raise SourceError("it holds no vocabulary that was saved by Vocabulary.save().", file=name)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import reprlib
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, final
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.errors import PlanError, SourceError
-from fitstream.events import IndexProgress, Observer
+from fitstream.events import IndexProgress, Observer, checked_observers
 from fitstream.kept_arrays import Column, cache_folder, file_identity, keep, kept
 from fitstream.transforms.vector_files import Head, read_head, read_rows
 from fitstream.transforms.vocabulary import Vocabulary
@@ -53,7 +54,7 @@ class WordVectors:
         if not isinstance(path, (str, os.PathLike)):
             raise PlanError(f"path={path!r} must be a file of vectors.")
         self.name = os.path.basename(os.fspath(path))
-        found = _found(os.fspath(path), observers)
+        found = _found(os.fspath(path), checked_observers(observers))
         self.dimension = int(found["dimension"][0])
         self._rows = found["rows"].reshape(-1, self.dimension)
         self._sums = found["sums"]
@@ -143,6 +144,8 @@ class WordVectors:
         return made, found
 
     def _place(self, word: str) -> int | None:
+        if not isinstance(word, str):
+            raise SourceError(f"words are text, and this is a {type(word).__name__}: {reprlib.repr(word)}.")
         encoded = word.encode("utf-8", "surrogatepass")
         digest = np.uint64(_digest(encoded))
         at = int(np.searchsorted(self._digests, digest))

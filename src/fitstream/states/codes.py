@@ -36,7 +36,7 @@ _WHEREABOUTS = {"__firstlineno__", "__static_attributes__"}
 _FLAGS = 0x04 | 0x08 | 0x20 | 0x80 | 0x200
 
 _STANDARD = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
-_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 def read_code(code: types.CodeType) -> tuple[list[Any], set[tuple[str, ...]]]:

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
-from fitstream.digests import Digester, Told
 from fitstream.operations import Decode, told
-from fitstream.plain import digest
 from fitstream.plan import Plan
-from fitstream.sampled import Arrays
 from fitstream.sampling import Shuffle
 from fitstream.sources.base import Sequential
+from fitstream.states.digests import Digester, Told
+from fitstream.states.plain import digest
+from fitstream.states.sampled import Arrays
 
 __all__ = ["Fingerprint", "Identity", "Part"]
 

@@ -30,8 +30,8 @@ from typing import Any, NoReturn, final
 
 from fitstream.engine.replay import Replay
 from fitstream.errors import StateError
-from fitstream.fingerprint import Fingerprint, Part
-from fitstream.plain import digest
+from fitstream.states.fingerprint import Fingerprint, Part
+from fitstream.states.plain import digest
 
 __all__ = ["MOST_BYTES", "Position", "read_state", "write_state"]
 

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fitstream as fs
-from fitstream import state as state_module
 from fitstream.engine.replay import Replay
-from fitstream.fingerprint import Fingerprint, Part
-from fitstream.state import MOST_BYTES, Position, read_state, write_state
+from fitstream.states import state as state_module
+from fitstream.states.fingerprint import Fingerprint, Part
+from fitstream.states.state import MOST_BYTES, Position, read_state, write_state
 
 
 def double(x: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, final
 
-from fitstream.plain import blake
+from fitstream.states.plain import blake
 
 __all__ = ["TooMany", "Visit", "Visits"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fitstream.memory import is_mapped
-from fitstream.plain import blake
+from fitstream.states.plain import blake
 
 __all__ = ["Arrays", "table_content"]
 

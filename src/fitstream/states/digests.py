@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 
-from fitstream.codes import is_library, is_library_module, is_of_library, read_code, stores_global
-from fitstream.plain import (
+from fitstream.states.codes import is_library, is_library_module, is_of_library, read_code, stores_global
+from fitstream.states.plain import (
     IMMUTABLE,
     are_plain,
     are_texts,
@@ -37,8 +37,8 @@ from fitstream.plain import (
     reduced,
     simple,
 )
-from fitstream.sampled import Arrays, table_content
-from fitstream.visits import TooMany, Visits
+from fitstream.states.sampled import Arrays, table_content
+from fitstream.states.visits import TooMany, Visits
 
 __all__ = ["Digester", "Place", "Told"]
 

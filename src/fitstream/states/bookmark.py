@@ -15,10 +15,10 @@ import numpy as np
 
 from fitstream.engine.replay import Replay
 from fitstream.errors import PlanError, StateError
-from fitstream.fingerprint import Fingerprint, Identity
 from fitstream.plan import Plan
 from fitstream.sampling import MAX_COUNT
-from fitstream.state import Position, read_state, write_state
+from fitstream.states.fingerprint import Fingerprint, Identity
+from fitstream.states.state import Position, read_state, write_state
 
 __all__ = ["Bookmark"]
 

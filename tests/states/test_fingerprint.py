@@ -30,10 +30,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fitstream as fs
-from fitstream import sampled
-from fitstream.digests import Digester, Told
-from fitstream.fingerprint import Identity
-from fitstream.sampled import Arrays
+from fitstream.states import sampled
+from fitstream.states.digests import Digester, Told
+from fitstream.states.fingerprint import Identity
+from fitstream.states.sampled import Arrays
 
 
 def defined(text: str, name: str = "f", lines: int = 0) -> Any:
@@ -349,7 +349,7 @@ def test_a_graph_that_takes_too_long_is_named_and_counts_by_its_type() -> None:
 
 
 GRAPHS = """
-from fitstream.digests import Digester
+from fitstream.states.digests import Digester
 
 class Node:
     def __init__(self, number, parent=None):
