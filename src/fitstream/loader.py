@@ -95,7 +95,7 @@ class Stream:
             self._loader._next = self.position
             self._loader._bookmark.moved(self.position, slot.replay)
             if slot.last_of_pass:
-                meter.tell_changed(self._pipeline.crew.tally, plan)
+                meter.tell(self._pipeline.crew.tally, self._pipeline.peak_bytes, plan)
             if slot.bad and slot.sample_count == 0 and (slot.rows == 0 or plan.needs.ranks == 1):
                 meter.end(last_of_pass=slot.last_of_pass)
                 del leaves
@@ -306,7 +306,7 @@ class Loader:
         pipeline.close(patient=patient)
         if finalizer is not None:  # only now: if Ctrl-C came before, it still ends the lanes
             finalizer.detach()
-        self._meter.tell_changed(tally, self.plan)
+        self._meter.tell(tally, self._peak_bytes, self.plan)
 
     def stats(self) -> Stats:
         """What was measured so far, over all epochs."""

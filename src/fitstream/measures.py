@@ -11,10 +11,20 @@ from typing import Any, final
 
 from fitstream.chain import Tally
 from fitstream.errors import SampleError
-from fitstream.events import BadSampleFound, BatchDelivered, Event, Observer, PassEnded, PassStarted, checked_observers
+from fitstream.events import (
+    BadSampleFound,
+    BatchDelivered,
+    Event,
+    MemoryExceeded,
+    Observer,
+    PassEnded,
+    PassStarted,
+    checked_observers,
+)
 from fitstream.plan import Plan
 from fitstream.policy import BadSample
 from fitstream.sources.base import Source
+from fitstream.spec import format_bytes
 
 __all__ = ["Delivered", "Meter", "Stats"]
 
@@ -126,7 +136,7 @@ class Meter:
         self._bad: dict[tuple[int | None, str | None], BadSample] = {}
         #: Steps and rows of the bad samples of the pass: what is met again when it is run again counts once.
         self._bad_rows: set[tuple[int, int]] = set()
-        self._told_changed = False
+        self._told_changed = self._told_exceeded = self._exceeded = False
 
     @property
     def bad_samples(self) -> tuple[BadSample, ...]:
@@ -146,19 +156,35 @@ class Meter:
         if last_of_pass:
             self.emit(PassEnded(self._pass, self._pass_batches, self._pass_samples))
 
-    def tell_changed(self, tally: Tally, plan: Plan) -> None:
-        """Warn once of files that were changed while they were in use."""
-        if tally.changed_count == 0 or self._told_changed:
-            return
-        self._told_changed = True
-        path = plan.source.path(tally.changed_index) if isinstance(plan.source, Source) else None
-        warnings.warn(
-            f"Files were changed after the dataset was made, {path or f'sample {tally.changed_index}'} for one "
-            f"({tally.changed_count:,} reads so far). Batches hold what the files hold now, so a pass may differ from "
-            "the one before. Make the dataset anew when the files are final.",
-            RuntimeWarning,
-            stacklevel=5,
-        )
+    def tell(self, tally: Tally, peak_bytes: int, plan: Plan) -> None:
+        """Warn, once of each, of files that were changed while they were in use, and of functions that take too much.
+
+        Args:
+            tally: What the lanes counted.
+            peak_bytes: The most that the ring and the lanes took.
+            plan: What runs.
+        """
+        if tally.changed_count and not self._told_changed:
+            self._told_changed = True
+            path = plan.source.path(tally.changed_index) if isinstance(plan.source, Source) else None
+            warnings.warn(
+                f"Files were changed after the dataset was made, {path or f'sample {tally.changed_index}'} for one "
+                f"({tally.changed_count:,} reads so far). Batches hold what the files hold now, so a pass may differ "
+                "from the one before. Make the dataset anew when the files are final.",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+        peak_bytes += plan.index_bytes + plan.queue_bytes
+        if self._exceeded and peak_bytes > plan.budget_bytes and not self._told_exceeded:
+            self._told_exceeded = True
+            warnings.warn(
+                f"Worker processes took more memory than planned: {format_bytes(peak_bytes)} in all, where "
+                f"{format_bytes(plan.projected_bytes)} were planned and memory= allows "
+                f"{format_bytes(plan.budget_bytes)}. What functions keep, and libraries that they import late, "
+                "can't be planned. Give more memory, fewer processes=, or processes=0; loader.stats() has the peak.",
+                RuntimeWarning,
+                stacklevel=5,
+            )
 
     def found_bad(self, found: Sequence[BadSample], row_count: int, plan: Plan) -> None:
         """Take in the bad samples of a batch.
@@ -232,5 +258,7 @@ class Meter:
         self._since = None
 
     def emit(self, event: Event) -> None:
+        # Of the pool's thread, where a warning would reach nobody; and more may be taken later.
+        self._exceeded = self._exceeded or isinstance(event, MemoryExceeded)
         for observer in self._observers:
             observer.on_event(event)

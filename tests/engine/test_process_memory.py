@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,17 @@ def test_a_function_that_keeps_much_memory_is_told_once() -> None:
     recorder = Recorder()
     dataset = fs.from_arrays(np.arange(4000)).map(greedy).batch(8)
     with dataset.loader(memory="150 MB", workers=1, processes=1, observers=[recorder]) as loader:
-        for _ in range(50):
+        with warnings.catch_warnings(record=True, action="always") as warned:
+            for _ in range(50):
+                list(loader)
+                if loader.stats().peak_bytes > 150e6:
+                    break
             list(loader)
-            if recorder.of(MemoryExceeded):
-                break
-        list(loader)
         stats = loader.stats()
+    (warning,) = warned
+    assert re.search(
+        "more memory than planned: .* where .* were planned and memory= allows 150 MB", str(warning.message)
+    )
     (event,) = recorder.of(MemoryExceeded)
     assert event.measured_bytes > event.projected_bytes
     assert stats.peak_bytes > stats.projected_bytes
